@@ -1,0 +1,1 @@
+//! What the cluster knows durably: databases, roles, nodes, tables, chunks.

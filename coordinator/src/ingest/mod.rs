@@ -1,0 +1,1 @@
+//! Rows on their way in: COPY text to columns, columns to chunks.

@@ -1,0 +1,1 @@
+//! The Postgres wire. The only module that knows pgwire.

@@ -1,0 +1,1 @@
+//! One client's conversation: statements, settings, transaction block.

@@ -1,0 +1,1 @@
+//! TimescaleDB's functions and views over our catalog.

@@ -1,0 +1,1 @@
+//! Transactions over nodes: the two-phase log, commit sequences, recovery.

@@ -1,0 +1,1 @@
+//! SQL functions that DataFusion lacks or spells differently.

@@ -1,0 +1,1 @@
+//! From a statement to running fragments: provider, scan, fragmenter, exchange, explain.

@@ -1,0 +1,117 @@
+//! Tables as the planner, the catalog and the ingest path see them: columns, partitioning, chunks. Plain descriptions;
+//! who may change them is the catalog's business.
+
+use crate::types::PgType;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use proto::data_node::FIELD_ID;
+use proto::{ChunkId, ChunkLayout, ColumnId, NodeName, SlotSet, TableId, TimeRange, TimeSlicing};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ColumnDef {
+    pub id: ColumnId,
+    pub name: String,
+    pub ty: PgType,
+    pub nullable: bool,
+    /// `DEFAULT` as SQL text.
+    pub default: Option<String>,
+    /// What rows written before `ADD COLUMN … DEFAULT constant` hold, in the type's text form.
+    pub missing: Option<String>,
+    pub comment: Option<String>,
+}
+
+impl ColumnDef {
+    /// The Arrow field under which the column is stored and scanned: carries the column's id and Postgres type.
+    pub fn field(&self) -> Field {
+        let field = self.ty.field(&self.name, self.nullable);
+        let mut metadata = field.metadata().clone();
+        metadata.insert(FIELD_ID.to_owned(), self.id.to_string());
+        field.with_metadata(metadata)
+    }
+}
+
+/// How a hypertable is cut into chunks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Hypertable {
+    /// The number users see (`hypertable_id`, chunk names); counts from 1.
+    pub id: u32,
+    pub time_column: ColumnId,
+    /// Slice width: microseconds for time types (dates too), plain units for integers.
+    pub slicing: TimeSlicing,
+    pub space: Option<SpaceDimension>,
+    pub distributed: bool,
+    pub replication_factor: u16,
+    pub data_nodes: Vec<NodeName>,
+    pub chunk_schema: String,
+    /// `_dist_hyper_1` or `_hyper_1`; a chunk is `<prefix>_<chunk id>_chunk`.
+    pub chunk_prefix: String,
+    /// Which columns carry the default indexes, for the catalogs only.
+    pub default_indexes: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SpaceDimension {
+    pub column: ColumnId,
+    /// What users see; chunks of new slices are cut into this many groups of hash slots.
+    pub partitions: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TableDef {
+    pub id: TableId,
+    pub database: String,
+    pub schema: String,
+    pub name: String,
+    pub owner: String,
+    /// In the order users see; dropped columns are gone.
+    pub columns: Vec<ColumnDef>,
+    pub next_column: ColumnId,
+    /// `None` for a plain table, which is one chunk without bounds.
+    pub hypertable: Option<Hypertable>,
+    pub comment: Option<String>,
+}
+
+impl TableDef {
+    pub fn column(&self, name: &str) -> Option<&ColumnDef> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+
+    pub fn column_by_id(&self, id: ColumnId) -> Option<&ColumnDef> {
+        self.columns.iter().find(|column| column.id == id)
+    }
+
+    pub fn schema(&self) -> SchemaRef {
+        Arc::new(Schema::new(self.columns.iter().map(ColumnDef::field).collect::<Vec<_>>()))
+    }
+
+    /// How the nodes keep this table's chunks: sorted by (space columns, time).
+    pub fn layout(&self) -> ChunkLayout {
+        let Some(hypertable) = &self.hypertable else {
+            return ChunkLayout { table: self.id, sort: Vec::new(), time: None };
+        };
+        let space = hypertable.space.as_ref().map(|space| space.column);
+        let sort = space.into_iter().chain([hypertable.time_column]).collect();
+        ChunkLayout { table: self.id, sort, time: Some(hypertable.time_column) }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ChunkDef {
+    pub id: ChunkId,
+    pub table: TableId,
+    /// In the units of the time column: microseconds for time types.
+    pub time: TimeRange,
+    pub slots: SlotSet,
+    /// Replicas; one for now.
+    pub nodes: Vec<NodeName>,
+    /// Rises with each change of placement.
+    pub epoch: u64,
+    pub created_us: i64,
+}
+
+impl ChunkDef {
+    pub fn name(&self, hypertable: &Hypertable) -> String {
+        format!("{}_{}_chunk", hypertable.chunk_prefix, self.id)
+    }
+}

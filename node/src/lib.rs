@@ -1,0 +1,1 @@
+//! A data node: `storage` and `engine` behind `proto::DataNode`.

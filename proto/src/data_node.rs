@@ -1,0 +1,153 @@
+//! `trait DataNode`: all that a coordinator may ask of a node. Implemented by the node itself (embedded mode) and by
+//! the gRPC client; both must pass the same contract suite.
+
+use crate::{ChunkId, ClusterId, ColumnId, CommitSeq, NodeName, QueryId, Result, TableId, TxnId};
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use serde::{Deserialize, Serialize};
+
+/// The cluster a node is bound to and the name it has there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeIdentity {
+    pub cluster: ClusterId,
+    pub name: NodeName,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeStatus {
+    pub protocol: u32,
+    pub build: String,
+    /// `None` until the node was attached to a cluster.
+    pub identity: Option<NodeIdentity>,
+    /// Drawn when the data directory was made: tells a node that lost its disk from one that restarted.
+    pub incarnation: u64,
+    /// Prepared, and waiting for a decision.
+    pub in_doubt: Vec<TxnId>,
+    /// Highest commit sequence the node has durably applied.
+    pub commit_seq_max: CommitSeq,
+    /// Highest coordinator epoch the node has seen.
+    pub epoch_max: u64,
+}
+
+/// How a chunk's rows are kept: sorted by `sort`, in that order. A plain table has neither sort nor time column.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkLayout {
+    pub table: TableId,
+    /// Space columns first, then time.
+    pub sort: Vec<ColumnId>,
+    pub time: Option<ColumnId>,
+}
+
+/// Rows for one chunk. Each Arrow field carries its `ColumnId` as the metadata `PARQUET:field_id`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChunkWrite {
+    pub chunk: ChunkId,
+    pub layout: ChunkLayout,
+    /// See `ipc::encode_body`. Appended to the node's log as it came.
+    pub body: Bytes,
+}
+
+/// Metadata key under which an Arrow field names its `ColumnId`; Parquet readers know it as the field id.
+pub const FIELD_ID: &str = "PARQUET:field_id";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommitMode {
+    /// The node is the only participant: vote and commit at once, durable on return.
+    OnePhase,
+    /// After a yes vote.
+    Prepared,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TxnOutcome {
+    /// Never staged here, aborted, or lost in a crash before it was prepared: it can never commit here.
+    Unknown,
+    Staged,
+    Prepared,
+    Committed(CommitSeq),
+}
+
+/// The chunks one `ChunkScan` of a fragment reads on this node. `scan` is the leaf's number in the plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScanChunks {
+    pub scan: u32,
+    pub chunks: Vec<ChunkId>,
+}
+
+/// The part of a plan one node runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FragmentRequest {
+    pub query: QueryId,
+    /// A DataFusion physical plan with `ChunkScan` leaves; the same bytes for every node.
+    pub plan: Bytes,
+    pub scans: Vec<ScanChunks>,
+    pub snapshot: CommitSeq,
+    /// The reader's own open transaction: its staged rows are visible to it.
+    pub txn: Option<TxnId>,
+    /// The session's time zone, an IANA name.
+    pub time_zone: String,
+    /// Parallel streams inside the node; at least 1.
+    pub partitions: u32,
+    /// The statement's `now()`.
+    pub now_us: i64,
+}
+
+#[derive(Debug, Clone)]
+pub enum FragmentMessage {
+    Batch(RecordBatch),
+    /// Last message: the fragment's metrics, in the engine's encoding.
+    Metrics(Bytes),
+}
+
+/// Dropping it cancels the fragment.
+pub type FragmentStream = BoxStream<'static, Result<FragmentMessage>>;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChunkStats {
+    pub chunk: ChunkId,
+    pub rows: u64,
+    pub disk_bytes: u64,
+    pub delta_bytes: u64,
+    pub segments: u32,
+}
+
+/// # Errors
+/// Every method: the node's own error, or `CONNECTION_FAILURE` when it cannot be reached. `Reaction` says whether the
+/// call may be repeated, and `Reaction::Resolve` that its effect is not known.
+#[async_trait]
+pub trait DataNode: Send + Sync + 'static {
+    async fn hello(&self) -> Result<NodeStatus>;
+
+    /// Binds an unbound node. Durable on return; repeating it with the same identity does nothing.
+    ///
+    /// # Errors
+    /// `DATA_NODE_ASSIGNMENT` when the node belongs to another cluster or has another name.
+    async fn attach(&self, identity: NodeIdentity) -> Result<()>;
+
+    /// Adds rows to a transaction, which starts with its first `stage`. Not durable, not visible to others.
+    ///
+    /// # Errors
+    /// After one, the transaction is to be aborted. A node out of memory for staged rows waits before it answers.
+    async fn stage(&self, txn: TxnId, writes: Vec<ChunkWrite>) -> Result<()>;
+
+    /// The yes vote: on `Ok` the transaction's rows are durable and the node can only be told how it ended.
+    async fn prepare(&self, txn: TxnId) -> Result<()>;
+
+    /// Makes the rows visible to snapshots from `seq` on. Idempotent. Durable on return.
+    async fn commit(&self, txn: TxnId, seq: CommitSeq, mode: CommitMode) -> Result<()>;
+
+    /// Forgets the transaction. Idempotent; fine for one that was never staged.
+    async fn abort(&self, txn: TxnId) -> Result<()>;
+
+    async fn outcome(&self, txn: TxnId) -> Result<TxnOutcome>;
+
+    async fn execute(&self, fragment: FragmentRequest) -> Result<FragmentStream>;
+
+    /// Chunks the node does not have are left out.
+    async fn chunk_stats(&self, chunks: Vec<ChunkId>) -> Result<Vec<ChunkStats>>;
+
+    /// Removes chunks and their files. Idempotent; durable on return.
+    async fn drop_chunks(&self, chunks: Vec<ChunkId>) -> Result<()>;
+}

@@ -1,0 +1,98 @@
+//! Identifiers. Each is a newtype, so that a chunk cannot be passed where a table is meant.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub struct $name(pub $inner);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+id!(
+    /// A table, view or other relation; also its `oid` in the Postgres catalogs. Starts at 16384, never reused.
+    TableId(u32)
+);
+id!(
+    /// A chunk: one time slice of one group of hash slots. Unique in the cluster, never reused.
+    ChunkId(u32)
+);
+id!(
+    /// A column within its table. Survives renames; a dropped column's id is never given again.
+    ColumnId(u32)
+);
+id!(
+    /// The order of commits. 0 is "before everything". Never a clock.
+    CommitSeq(u64)
+);
+id!(
+    /// One running query, for logs and cancellation.
+    QueryId(u64)
+);
+
+impl CommitSeq {
+    pub const ZERO: CommitSeq = CommitSeq(0);
+
+    /// Sees everything committed. For maintenance and tests; a query takes a real snapshot.
+    pub const MAX: CommitSeq = CommitSeq(u64::MAX);
+}
+
+/// The cluster a directory belongs to; drawn once, when the coordinator's directory is made.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ClusterId(pub [u8; 16]);
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A transaction. `epoch` is the coordinator's start counter: a node refuses an epoch older than one it has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TxnId {
+    pub cluster: ClusterId,
+    pub epoch: u64,
+    pub number: u64,
+}
+
+impl fmt::Display for TxnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.epoch, self.number)
+    }
+}
+
+/// The name under which a data node was added (`dn1`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NodeName(pub String);
+
+impl NodeName {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for NodeName {
+    fn from(name: &str) -> Self {
+        NodeName(name.to_owned())
+    }
+}
+
+impl fmt::Display for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,41 @@
+//! The words the processes share: identifiers, time, hash slots, errors, and `trait DataNode`,
+//! the one door between a coordinator and a node, with its gRPC form on both sides.
+//!
+//! It is not a place for behaviour: nothing here touches a disk, plans a query or decides a commit.
+//!
+//! Invariants
+//! - tonic and prost are used in `wire` and nowhere else in the workspace.
+//! - `DataNode` means the same in process and over gRPC: the contract suite in `tests/` runs on both.
+//! - Everything sent is bounded: `MESSAGE_BYTES_MAX` for one message, one block of rows per `stage`.
+//! - Ranges are half-open; times are i64 microseconds since 1970-01-01 UTC.
+//!
+//! A write, seen from here: the coordinator calls `DataNode::stage` with Arrow IPC bodies, then either
+//! `commit(.., CommitMode::OnePhase)` or `prepare` followed by `commit(.., CommitMode::Prepared)`.
+//! A read is one `DataNode::execute`, whose stream the caller may drop at any time.
+
+pub mod data_node;
+pub mod env;
+pub mod error;
+pub mod ids;
+pub mod ipc;
+pub mod predicate;
+pub mod slots;
+pub mod time;
+pub mod wire;
+
+pub use data_node::{
+    ChunkLayout, ChunkStats, ChunkWrite, CommitMode, DataNode, FragmentMessage, FragmentRequest, FragmentStream,
+    NodeIdentity, NodeStatus, ScanChunks, TxnOutcome,
+};
+pub use env::{Clock, Rng, SystemClock, SystemRng};
+pub use error::{Error, Reaction, Result, SqlState};
+pub use ids::{ChunkId, ClusterId, ColumnId, CommitSeq, NodeName, QueryId, TableId, TxnId};
+pub use predicate::{ColumnPredicate, PredicateKind, Scalar};
+pub use slots::{SLOTS_COUNT, Slot, SlotSet};
+pub use time::{TimeRange, TimeSlicing};
+
+/// Version of the wire between coordinator and node. Both sides must be equal.
+pub const PROTOCOL: u32 = 1;
+
+/// Largest gRPC message either side accepts. Writers cut their blocks well below it.
+pub const MESSAGE_BYTES_MAX: usize = 64 << 20;

@@ -1,0 +1,160 @@
+//! Between the wire's messages and our types.
+
+use super::v1;
+use crate::{
+    ChunkId, ChunkLayout, ChunkStats, ChunkWrite, ClusterId, ColumnId, CommitSeq, Error, FragmentRequest, NodeIdentity,
+    NodeName, NodeStatus, QueryId, Result, ScanChunks, SqlState, TableId, TxnId, TxnOutcome,
+};
+
+fn missing(what: &str) -> Error {
+    Error::new(SqlState::PROTOCOL_VIOLATION, format!("message without {what}"))
+}
+
+fn cluster_from(bytes: &[u8]) -> Result<ClusterId> {
+    bytes.try_into().map(ClusterId).map_err(|_| missing("a 16-byte cluster id"))
+}
+
+pub(super) fn txn_to(txn: TxnId) -> v1::TxnId {
+    v1::TxnId { cluster: txn.cluster.0.to_vec().into(), epoch: txn.epoch, number: txn.number }
+}
+
+pub(super) fn txn_from(txn: Option<v1::TxnId>) -> Result<TxnId> {
+    let txn = txn.ok_or_else(|| missing("a transaction id"))?;
+    Ok(TxnId { cluster: cluster_from(&txn.cluster)?, epoch: txn.epoch, number: txn.number })
+}
+
+pub(super) fn status_to(status: NodeStatus) -> v1::NodeStatus {
+    let (cluster, name) = match status.identity {
+        Some(identity) => (identity.cluster.0.to_vec(), identity.name.0),
+        None => (Vec::new(), String::new()),
+    };
+    v1::NodeStatus {
+        protocol: status.protocol,
+        build: status.build,
+        cluster: cluster.into(),
+        name,
+        incarnation: status.incarnation,
+        in_doubt: status.in_doubt.into_iter().map(txn_to).collect(),
+        commit_seq_max: status.commit_seq_max.0,
+        epoch_max: status.epoch_max,
+    }
+}
+
+pub(super) fn status_from(status: v1::NodeStatus) -> Result<NodeStatus> {
+    let identity = match status.cluster.is_empty() {
+        true => None,
+        false => Some(NodeIdentity { cluster: cluster_from(&status.cluster)?, name: NodeName(status.name) }),
+    };
+    Ok(NodeStatus {
+        protocol: status.protocol,
+        build: status.build,
+        identity,
+        incarnation: status.incarnation,
+        in_doubt: status.in_doubt.into_iter().map(|txn| txn_from(Some(txn))).collect::<Result<_>>()?,
+        commit_seq_max: CommitSeq(status.commit_seq_max),
+        epoch_max: status.epoch_max,
+    })
+}
+
+pub(super) fn attach_to(identity: NodeIdentity) -> v1::AttachRequest {
+    v1::AttachRequest { cluster: identity.cluster.0.to_vec().into(), name: identity.name.0 }
+}
+
+pub(super) fn attach_from(request: v1::AttachRequest) -> Result<NodeIdentity> {
+    Ok(NodeIdentity { cluster: cluster_from(&request.cluster)?, name: NodeName(request.name) })
+}
+
+pub(super) fn write_to(write: ChunkWrite) -> v1::ChunkWrite {
+    let layout = v1::ChunkLayout {
+        table: write.layout.table.0,
+        sort: write.layout.sort.iter().map(|id| id.0).collect(),
+        time: write.layout.time.map(|id| id.0),
+    };
+    v1::ChunkWrite { chunk: write.chunk.0, layout: Some(layout), body: write.body }
+}
+
+pub(super) fn write_from(write: v1::ChunkWrite) -> Result<ChunkWrite> {
+    let layout = write.layout.ok_or_else(|| missing("a chunk layout"))?;
+    let layout = ChunkLayout {
+        table: TableId(layout.table),
+        sort: layout.sort.into_iter().map(ColumnId).collect(),
+        time: layout.time.map(ColumnId),
+    };
+    Ok(ChunkWrite { chunk: ChunkId(write.chunk), layout, body: write.body })
+}
+
+pub(super) fn outcome_to(outcome: TxnOutcome) -> v1::OutcomeReply {
+    let (outcome, seq) = match outcome {
+        TxnOutcome::Unknown => (0, 0),
+        TxnOutcome::Staged => (1, 0),
+        TxnOutcome::Prepared => (2, 0),
+        TxnOutcome::Committed(seq) => (3, seq.0),
+    };
+    v1::OutcomeReply { outcome, seq }
+}
+
+pub(super) fn outcome_from(reply: v1::OutcomeReply) -> Result<TxnOutcome> {
+    match reply.outcome {
+        0 => Ok(TxnOutcome::Unknown),
+        1 => Ok(TxnOutcome::Staged),
+        2 => Ok(TxnOutcome::Prepared),
+        3 => Ok(TxnOutcome::Committed(CommitSeq(reply.seq))),
+        other => Err(missing(&format!("a known outcome (got {other})"))),
+    }
+}
+
+pub(super) fn fragment_to(fragment: FragmentRequest) -> v1::FragmentRequest {
+    let scan_to = |scan: ScanChunks| v1::ScanChunks { scan: scan.scan, chunks: chunks_to(scan.chunks) };
+    v1::FragmentRequest {
+        query: fragment.query.0,
+        plan: fragment.plan,
+        scans: fragment.scans.into_iter().map(scan_to).collect(),
+        snapshot: fragment.snapshot.0,
+        txn: fragment.txn.map(txn_to),
+        time_zone: fragment.time_zone,
+        partitions: fragment.partitions,
+        now_us: fragment.now_us,
+    }
+}
+
+pub(super) fn fragment_from(fragment: v1::FragmentRequest) -> Result<FragmentRequest> {
+    let scan_from = |scan: v1::ScanChunks| ScanChunks { scan: scan.scan, chunks: chunks_from(scan.chunks) };
+    Ok(FragmentRequest {
+        query: QueryId(fragment.query),
+        plan: fragment.plan,
+        scans: fragment.scans.into_iter().map(scan_from).collect(),
+        snapshot: CommitSeq(fragment.snapshot),
+        txn: fragment.txn.map(|txn| txn_from(Some(txn))).transpose()?,
+        time_zone: fragment.time_zone,
+        partitions: fragment.partitions,
+        now_us: fragment.now_us,
+    })
+}
+
+pub(super) fn chunks_to(chunks: Vec<ChunkId>) -> Vec<u32> {
+    chunks.into_iter().map(|chunk| chunk.0).collect()
+}
+
+pub(super) fn chunks_from(chunks: Vec<u32>) -> Vec<ChunkId> {
+    chunks.into_iter().map(ChunkId).collect()
+}
+
+pub(super) fn stats_to(stats: ChunkStats) -> v1::ChunkStats {
+    v1::ChunkStats {
+        chunk: stats.chunk.0,
+        rows: stats.rows,
+        disk_bytes: stats.disk_bytes,
+        delta_bytes: stats.delta_bytes,
+        segments: stats.segments,
+    }
+}
+
+pub(super) fn stats_from(stats: v1::ChunkStats) -> ChunkStats {
+    ChunkStats {
+        chunk: ChunkId(stats.chunk),
+        rows: stats.rows,
+        disk_bytes: stats.disk_bytes,
+        delta_bytes: stats.delta_bytes,
+        segments: stats.segments,
+    }
+}
