@@ -126,11 +126,13 @@ pub trait DataNode: Send + Sync + 'static {
     /// `DATA_NODE_ASSIGNMENT` when the node belongs to another cluster or has another name.
     async fn attach(&self, identity: NodeIdentity) -> Result<()>;
 
-    /// Adds rows to a transaction, which starts with its first `stage`. Not durable, not visible to others.
+    /// Adds rows to a transaction, which starts with its first `stage`. Not durable, not visible to others. The first
+    /// one says `continues: false` and is waited for; later ones, of which several may be under way, say `true`: a node
+    /// that lost the transaction in a restart must refuse them, or the rest would commit without the beginning.
     ///
     /// # Errors
     /// After one, the transaction is to be aborted. A node out of memory for staged rows waits before it answers.
-    async fn stage(&self, txn: TxnId, writes: Vec<ChunkWrite>) -> Result<()>;
+    async fn stage(&self, txn: TxnId, continues: bool, writes: Vec<ChunkWrite>) -> Result<()>;
 
     /// The yes vote: on `Ok` the transaction's rows are durable and the node can only be told how it ended.
     async fn prepare(&self, txn: TxnId) -> Result<()>;

@@ -38,12 +38,15 @@ impl SqlState {
     pub const NUMERIC_VALUE_OUT_OF_RANGE: SqlState = SqlState::new("22003");
     pub const INVALID_DATETIME_FORMAT: SqlState = SqlState::new("22007");
     pub const DATETIME_FIELD_OVERFLOW: SqlState = SqlState::new("22008");
+    pub const INVALID_TIME_ZONE_DISPLACEMENT: SqlState = SqlState::new("22009");
+    pub const INTERVAL_FIELD_OVERFLOW: SqlState = SqlState::new("22015");
     pub const DIVISION_BY_ZERO: SqlState = SqlState::new("22012");
     pub const INVALID_PARAMETER_VALUE: SqlState = SqlState::new("22023");
     pub const INVALID_TEXT_REPRESENTATION: SqlState = SqlState::new("22P02");
     pub const INVALID_BINARY_REPRESENTATION: SqlState = SqlState::new("22P03");
     pub const BAD_COPY_FILE_FORMAT: SqlState = SqlState::new("22P04");
     pub const CHARACTER_NOT_IN_REPERTOIRE: SqlState = SqlState::new("22021");
+    pub const UNTRANSLATABLE_CHARACTER: SqlState = SqlState::new("22P05");
     pub const NOT_NULL_VIOLATION: SqlState = SqlState::new("23502");
     pub const UNIQUE_VIOLATION: SqlState = SqlState::new("23505");
     pub const CHECK_VIOLATION: SqlState = SqlState::new("23514");
@@ -135,6 +138,8 @@ pub struct Error {
     pub message: String,
     pub detail: Option<String>,
     pub hint: Option<String>,
+    /// Where it happened, innermost first: `COPY conditions, line 3, column temp: "abc"`.
+    pub context: Option<String>,
     /// Character position in the statement, from 1.
     pub position: Option<u32>,
     pub reaction: Reaction,
@@ -142,7 +147,15 @@ pub struct Error {
 
 impl Error {
     pub fn new(code: SqlState, message: impl Into<String>) -> Error {
-        Error { code, message: message.into(), detail: None, hint: None, position: None, reaction: Reaction::Report }
+        Error {
+            code,
+            message: message.into(),
+            detail: None,
+            hint: None,
+            context: None,
+            position: None,
+            reaction: Reaction::Report,
+        }
     }
 
     pub fn unsupported(what: impl fmt::Display) -> Error {
@@ -160,6 +173,15 @@ impl Error {
 
     pub fn hint(mut self, hint: impl Into<String>) -> Error {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds a line behind the context that is there.
+    pub fn context(mut self, context: impl Into<String>) -> Error {
+        self.context = Some(match self.context {
+            Some(inner) => format!("{inner}\n{}", context.into()),
+            None => context.into(),
+        });
         self
     }
 

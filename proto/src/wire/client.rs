@@ -78,9 +78,9 @@ impl DataNode for GrpcNode {
         Ok(())
     }
 
-    async fn stage(&self, txn: TxnId, writes: Vec<ChunkWrite>) -> Result<()> {
+    async fn stage(&self, txn: TxnId, continues: bool, writes: Vec<ChunkWrite>) -> Result<()> {
         let writes = writes.into_iter().map(convert::write_to).collect();
-        let request = v1::StageRequest { txn: Some(convert::txn_to(txn)), writes };
+        let request = v1::StageRequest { txn: Some(convert::txn_to(txn)), continues, writes };
         self.client().stage(request).await.map_err(|s| error::from_status(s, Reaction::Abort))?;
         Ok(())
     }

@@ -10,6 +10,7 @@ struct Details {
     message: String,
     detail: Option<String>,
     hint: Option<String>,
+    context: Option<String>,
     position: Option<u32>,
     reaction: u8,
 }
@@ -24,6 +25,7 @@ pub(super) fn to_status(error: Error) -> Status {
         message: error.message.clone(),
         detail: error.detail,
         hint: error.hint,
+        context: error.context,
         position: error.position,
         reaction,
     };
@@ -39,6 +41,7 @@ pub(super) fn from_status(status: Status, on_break: Reaction) -> Error {
             message: details.message,
             detail: details.detail,
             hint: details.hint,
+            context: details.context,
             position: details.position,
             reaction: REACTIONS.get(details.reaction as usize).copied().unwrap_or(Reaction::Report),
         };
@@ -58,8 +61,12 @@ mod tests {
 
     #[test]
     fn an_error_keeps_every_part_on_the_wire() {
-        let error =
-            Error::new(SqlState::DISK_FULL, "no space").detail("d").hint("h").position(7).reaction(Reaction::GiveUp);
+        let error = Error::new(SqlState::DISK_FULL, "no space")
+            .detail("d")
+            .hint("h")
+            .context("c")
+            .position(7)
+            .reaction(Reaction::GiveUp);
         assert_eq!(from_status(to_status(error.clone()), Reaction::Retry), error);
     }
 

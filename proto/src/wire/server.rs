@@ -72,7 +72,7 @@ impl Service for Adapter {
         let request = request.into_inner();
         let txn = convert::txn_from(request.txn).map_err(error::to_status)?;
         let writes = request.writes.into_iter().map(convert::write_from).collect::<Result<_, _>>();
-        empty(self.node.stage(txn, writes.map_err(error::to_status)?).await)
+        empty(self.node.stage(txn, request.continues, writes.map_err(error::to_status)?).await)
     }
 
     async fn prepare(&self, request: Request<v1::TxnRequest>) -> Reply<v1::Empty> {

@@ -1,0 +1,185 @@
+//! Sealed rows of one chunk: an immutable, sorted Parquet file that any Parquet reader can open.
+//!
+//! What is ours inside it (all else is plain Parquet):
+//! - rows are sorted by the chunk's layout, NULLs last; row groups of `ROW_GROUP_ROWS`, pages of `PAGE_ROWS`, statistics
+//!   for both, zstd,
+//! - the last column, `__seq`, is the commit sequence of each row; readers skip rows younger than their snapshot, and
+//!   do not even read the column when the whole segment is older,
+//! - each Arrow field keeps its `PARQUET:field_id`; columns are found by it, never by name. `columns` tells how columns
+//!   whose stored type differs (floats as decimals, intervals as bytes) say so,
+//! - `blocks` tells where the checksums are that every read is verified against.
+//!
+//! A segment is listed in the manifest by its [`SegmentRecord`]; a file nobody lists is not a segment.
+
+mod blocks;
+mod columns;
+mod prune;
+mod read;
+mod sort;
+mod write;
+
+pub(crate) use columns::{comparable, storable};
+pub(crate) use read::SegmentScan;
+pub(crate) use sort::check_order;
+pub(crate) use write::{SegmentRows, write};
+
+use crate::error::{Result, StorageError};
+use crate::vfs::Vfs;
+use arrow::datatypes::Field;
+use blocks::VerifiedFile;
+use columns::StoredColumn;
+use parking_lot::Mutex;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+use proto::{ChunkId, ColumnId};
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+
+pub(crate) const ROW_GROUP_ROWS: usize = 64 << 10;
+pub(crate) const PAGE_ROWS: usize = 8 << 10;
+pub(crate) const SEQ_COLUMN: &str = "__seq";
+
+/// How the manifest lists a segment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentRecord {
+    pub number: u64,
+    pub rows: u64,
+    pub bytes: u64,
+    pub seq_min: u64,
+    pub seq_max: u64,
+    /// Smallest and largest value of the layout's time column, both included.
+    pub time: Option<(i64, i64)>,
+    /// The columns the rows are sorted by.
+    pub sort: Vec<ColumnId>,
+    /// Page index and Parquet footer begin here; before it is the body of blocks.
+    pub tail_offset: u64,
+    /// crc32c of everything from `tail_offset` on.
+    pub tail_crc: u32,
+}
+
+impl SegmentRecord {
+    pub fn file_name(&self, chunk: ChunkId) -> String {
+        file_name(chunk, self.number)
+    }
+}
+
+pub(crate) fn file_name(chunk: ChunkId, number: u64) -> String {
+    format!("{chunk}-{number}.parquet")
+}
+
+/// A listed segment. Cheap to hold; the file is opened by the first reader.
+pub(crate) struct Segment {
+    pub(crate) record: SegmentRecord,
+    path: PathBuf,
+    opened: Mutex<Option<Arc<OpenSegment>>>,
+}
+
+/// The open file and its decoded metadata. Readers that hold it are not disturbed when the segment is dropped.
+pub(crate) struct OpenSegment {
+    pub(crate) record: SegmentRecord,
+    file: VerifiedFile,
+    metadata: ArrowReaderMetadata,
+    /// In file order; `__seq` is the last.
+    columns: Vec<StoredColumn>,
+}
+
+impl Segment {
+    pub(crate) fn new(record: SegmentRecord, dir: &Path, chunk: ChunkId) -> Arc<Segment> {
+        let path = dir.join(record.file_name(chunk));
+        Arc::new(Segment { record, path, opened: Mutex::new(None) })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn open(self: &Arc<Self>, vfs: &dyn Vfs, files: &OpenFiles) -> Result<Arc<OpenSegment>> {
+        let mut opened = self.opened.lock();
+        if let Some(open) = opened.as_ref() {
+            return Ok(Arc::clone(open));
+        }
+        let open = Arc::new(OpenSegment::open(vfs, &self.path, &self.record)?);
+        *opened = Some(Arc::clone(&open));
+        drop(opened);
+        files.opened(self);
+        Ok(open)
+    }
+}
+
+impl OpenSegment {
+    pub(crate) fn open(vfs: &dyn Vfs, path: &Path, record: &SegmentRecord) -> Result<OpenSegment> {
+        let (mut file, tail) = VerifiedFile::open(vfs, path, record)?;
+        let mut reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Required);
+        let parsed = reader.try_parse(&tail).and_then(|()| reader.finish());
+        let metadata = parsed.map_err(|error| parquet_error(path, error))?;
+        file.set_block_crcs(&metadata)?;
+        let metadata = ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new());
+        let metadata = metadata.map_err(|error| parquet_error(path, error))?;
+        let columns = metadata.schema().fields().iter().map(|field| StoredColumn::of(field));
+        let columns = columns.collect::<Result<Vec<_>, _>>();
+        let columns = columns.map_err(|reason| StorageError::damaged(path, record.tail_offset, reason))?;
+        Ok(OpenSegment { record: record.clone(), file, metadata, columns })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// The column as readers see it.
+    pub(crate) fn field(&self, id: ColumnId) -> Option<Field> {
+        let at = self.columns.iter().position(|column| column.id == Some(id))?;
+        let field = self.metadata.schema().field(at);
+        Some(field.clone().with_data_type(columns::restored_type(self.columns[at].stored, field.data_type())))
+    }
+
+    fn parquet(&self) -> &ParquetMetaData {
+        self.metadata.metadata()
+    }
+
+    /// Reads every block.
+    pub(crate) fn verify_blocks(&self) -> Result<()> {
+        self.file.verify_blocks()
+    }
+}
+
+/// Bounds the file handles that segments keep open between scans; the first opened is the first closed.
+pub(crate) struct OpenFiles {
+    max: usize,
+    queue: Mutex<VecDeque<Weak<Segment>>>,
+}
+
+impl OpenFiles {
+    pub(crate) fn new(max: usize) -> OpenFiles {
+        OpenFiles { max, queue: Mutex::new(VecDeque::new()) }
+    }
+
+    fn opened(&self, segment: &Arc<Segment>) {
+        let oldest = {
+            let mut queue = self.queue.lock();
+            queue.push_back(Arc::downgrade(segment));
+            if queue.len() > self.max { queue.pop_front() } else { None }
+        };
+        if let Some(oldest) = oldest.and_then(|weak| weak.upgrade()) {
+            *oldest.opened.lock() = None;
+        }
+    }
+}
+
+/// Finds our own error, or the disk's, inside what the parquet crate made of it.
+fn parquet_error(path: &Path, error: ParquetError) -> StorageError {
+    let boxed = match error {
+        ParquetError::External(boxed) => boxed,
+        other => return StorageError::damaged(path, 0, other.to_string()),
+    };
+    let boxed = match boxed.downcast::<StorageError>() {
+        Ok(ours) => return *ours,
+        Err(boxed) => boxed,
+    };
+    match boxed.downcast::<std::io::Error>() {
+        Ok(source) => StorageError::io("access", path)(*source),
+        Err(other) => StorageError::damaged(path, 0, other.to_string()),
+    }
+}

@@ -1,0 +1,194 @@
+//! Which rows of a segment a scan can skip, from statistics alone. Skips only what certainly fails a predicate.
+
+use super::columns::{Stored, comparable, restored_type, unscale};
+use super::{OpenSegment, StoredColumn};
+use parquet::arrow::arrow_reader::RowSelection;
+use parquet::file::page_index::column_index::ColumnIndexMetaData;
+use parquet::file::statistics::Statistics;
+use proto::{ColumnPredicate, PredicateKind, Scalar};
+use std::cmp::Ordering;
+use std::ops::Range;
+
+/// What to read: row groups, and the rows in them (`None`: all).
+pub(super) struct Selection {
+    pub(super) row_groups: Vec<usize>,
+    pub(super) rows: Option<RowSelection>,
+}
+
+/// The values of a column in some range of rows lie in `min..=max`.
+enum Bounds {
+    Unknown,
+    /// Every row is NULL.
+    Null,
+    Within(Scalar, Scalar),
+}
+
+pub(super) fn select(segment: &OpenSegment, predicates: &[ColumnPredicate]) -> Selection {
+    let parquet = segment.parquet();
+    // Statistics belong to Parquet's leaf columns; one of ours that has several has no bounds.
+    let usable = predicates.iter().filter_map(|predicate| {
+        let root = segment.columns.iter().position(|column| column.id == Some(predicate.column))?;
+        let schema = segment.metadata.parquet_schema();
+        let mut leaves = (0..schema.num_columns()).filter(|leaf| schema.get_column_root_idx(*leaf) == root);
+        let leaf = leaves.next()?;
+        let flat = leaves.next().is_none() && schema.column(leaf).max_rep_level() == 0;
+        let stored = segment.columns[root].stored;
+        let data_type = restored_type(stored, segment.metadata.schema().field(root).data_type());
+        let bounded = comparable(&data_type) && stored != Stored::FloatWithNan;
+        (flat && bounded).then_some((predicate, leaf, root))
+    });
+    let usable = usable.collect::<Vec<_>>();
+    let mut row_groups = Vec::new();
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    let (mut rows_before, mut rows_kept) = (0, 0);
+    for (number, group) in parquet.row_groups().iter().enumerate() {
+        let rows = group.num_rows() as usize;
+        let may = usable.iter().all(|(predicate, leaf, root)| {
+            let bounds = group
+                .column(*leaf)
+                .statistics()
+                .map_or(Bounds::Unknown, |statistics| of_row_group(statistics, rows, &segment.columns[*root]));
+            may_match(&predicate.kind, &bounds)
+        });
+        if !may {
+            continue;
+        }
+        let mut kept = whole(rows);
+        for (predicate, leaf, root) in &usable {
+            kept = intersect(&kept, &pages(segment, number, rows, predicate, *leaf, *root));
+        }
+        if kept.is_empty() {
+            continue;
+        }
+        rows_kept += kept.iter().map(|range| range.len()).sum::<usize>();
+        ranges.extend(kept.iter().map(|range| range.start + rows_before..range.end + rows_before));
+        rows_before += rows;
+        row_groups.push(number);
+    }
+    let rows =
+        (rows_kept < rows_before).then(|| RowSelection::from_consecutive_ranges(ranges.into_iter(), rows_before));
+    Selection { row_groups, rows }
+}
+
+/// Row ranges of the pages of one column that may hold a match.
+fn pages(
+    segment: &OpenSegment,
+    group: usize,
+    rows: usize,
+    predicate: &ColumnPredicate,
+    leaf: usize,
+    root: usize,
+) -> Vec<Range<usize>> {
+    let parquet = segment.parquet();
+    let (Some(columns), Some(offsets)) = (parquet.column_index(), parquet.offset_index()) else { return whole(rows) };
+    let (index, locations) = (&columns[group][leaf], offsets[group][leaf].page_locations());
+    let column = &segment.columns[root];
+    let starts = locations.iter().map(|page| page.first_row_index as usize);
+    let ends = starts.clone().skip(1).chain([rows]);
+    let kept =
+        starts.zip(ends).enumerate().filter(|(page, _)| may_match(&predicate.kind, &of_page(index, *page, column)));
+    kept.fold(Vec::new(), |mut ranges: Vec<Range<usize>>, (_, (start, end))| {
+        match ranges.last_mut() {
+            Some(last) if last.end == start => last.end = end,
+            _ => ranges.push(start..end),
+        }
+        ranges
+    })
+}
+
+fn whole(rows: usize) -> Vec<Range<usize>> {
+    std::iter::once(0..rows).collect()
+}
+
+fn intersect(a: &[Range<usize>], b: &[Range<usize>]) -> Vec<Range<usize>> {
+    let both = a.iter().flat_map(|a| b.iter().map(move |b| a.start.max(b.start)..a.end.min(b.end)));
+    both.filter(|range| !range.is_empty()).collect()
+}
+
+fn of_row_group(statistics: &Statistics, rows: usize, column: &StoredColumn) -> Bounds {
+    if statistics.null_count_opt() == Some(rows as u64) {
+        return Bounds::Null;
+    }
+    let bounds = match statistics {
+        Statistics::Int32(v) => v.min_opt().zip(v.max_opt()).map(|(a, b)| (i64::from(*a), i64::from(*b))).map(Raw::Int),
+        Statistics::Int64(v) => v.min_opt().zip(v.max_opt()).map(|(a, b)| (*a, *b)).map(Raw::Int),
+        Statistics::Float(v) => {
+            v.min_opt().zip(v.max_opt()).map(|(a, b)| (f64::from(*a), f64::from(*b))).map(Raw::Float)
+        }
+        Statistics::Double(v) => v.min_opt().zip(v.max_opt()).map(|(a, b)| (*a, *b)).map(Raw::Float),
+        Statistics::ByteArray(v) => v.min_opt().zip(v.max_opt()).map(|(a, b)| (a.data(), b.data())).map(Raw::Bytes),
+        _ => None,
+    };
+    bounds.map_or(Bounds::Unknown, |raw| raw.bounds(column))
+}
+
+fn of_page(index: &ColumnIndexMetaData, page: usize, column: &StoredColumn) -> Bounds {
+    if matches!(index, ColumnIndexMetaData::NONE) {
+        return Bounds::Unknown;
+    }
+    if index.is_null_page(page) {
+        return Bounds::Null;
+    }
+    let bounds = match index {
+        ColumnIndexMetaData::INT32(v) => {
+            v.min_value(page).zip(v.max_value(page)).map(|(a, b)| Raw::Int((i64::from(*a), i64::from(*b))))
+        }
+        ColumnIndexMetaData::INT64(v) => v.min_value(page).zip(v.max_value(page)).map(|(a, b)| Raw::Int((*a, *b))),
+        ColumnIndexMetaData::FLOAT(v) => {
+            v.min_value(page).zip(v.max_value(page)).map(|(a, b)| Raw::Float((f64::from(*a), f64::from(*b))))
+        }
+        ColumnIndexMetaData::DOUBLE(v) => v.min_value(page).zip(v.max_value(page)).map(|(a, b)| Raw::Float((*a, *b))),
+        ColumnIndexMetaData::BYTE_ARRAY(v) => v.min_value(page).zip(v.max_value(page)).map(Raw::Bytes),
+        _ => None,
+    };
+    bounds.map_or(Bounds::Unknown, |raw| raw.bounds(column))
+}
+
+/// Bounds as Parquet keeps them.
+enum Raw<'a> {
+    Int((i64, i64)),
+    Float((f64, f64)),
+    Bytes((&'a [u8], &'a [u8])),
+}
+
+impl Raw<'_> {
+    fn bounds(&self, column: &StoredColumn) -> Bounds {
+        match (self, column.stored) {
+            (Raw::Int((a, b)), Stored::Float64 { scale } | Stored::Float32 { scale }) => {
+                let single = matches!(column.stored, Stored::Float32 { .. });
+                let value =
+                    |integer| if single { f64::from(unscale(integer, scale) as f32) } else { unscale(integer, scale) };
+                Bounds::Within(Scalar::Float(value(*a)), Scalar::Float(value(*b)))
+            }
+            (Raw::Int((a, b)), ..) => Bounds::Within(Scalar::Int(*a), Scalar::Int(*b)),
+            (Raw::Float((a, b)), ..) => Bounds::Within(Scalar::Float(*a), Scalar::Float(*b)),
+            (Raw::Bytes((a, b)), ..) => Bounds::Within(Scalar::Bytes(a.to_vec()), Scalar::Bytes(b.to_vec())),
+        }
+    }
+}
+
+fn may_match(kind: &PredicateKind, bounds: &Bounds) -> bool {
+    let (low, high) = match bounds {
+        Bounds::Unknown => return true,
+        Bounds::Null => return false,
+        Bounds::Within(low, high) => (low, high),
+    };
+    let not_below = |value: &Scalar| compare(value, low) != Some(Ordering::Less);
+    let not_above = |value: &Scalar| compare(value, high) != Some(Ordering::Greater);
+    match kind {
+        PredicateKind::Range { min, max } => min.as_ref().is_none_or(not_above) && max.as_ref().is_none_or(not_below),
+        PredicateKind::OneOf(values) => values.iter().any(|value| not_below(value) && not_above(value)),
+    }
+}
+
+/// `None` for values of different kinds: nothing is known then.
+fn compare(a: &Scalar, b: &Scalar) -> Option<Ordering> {
+    match (a, b) {
+        (Scalar::Int(a), Scalar::Int(b)) => Some(a.cmp(b)),
+        // NaN is above all in SQL and outside of the statistics: it compares to nothing here.
+        (Scalar::Float(a), Scalar::Float(b)) => a.partial_cmp(b),
+        (Scalar::Text(a), Scalar::Bytes(b)) => Some(a.as_bytes().cmp(b)),
+        (Scalar::Bytes(a), Scalar::Bytes(b)) => Some(a.cmp(b)),
+        _ => None,
+    }
+}

@@ -1,0 +1,114 @@
+//! Making a segment: rows of several commits in, one sorted, durable file out.
+
+use super::blocks::BlockWriter;
+use super::columns::{set_properties, store};
+use super::sort::sorted_rows;
+use super::{PAGE_ROWS, ROW_GROUP_ROWS, SEQ_COLUMN, SegmentRecord, file_name, parquet_error};
+use crate::error::{Result, StorageError};
+use crate::vfs::Vfs;
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
+use arrow::compute::{concat, take};
+use arrow::datatypes::{DataType, Field, Schema};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::SortingColumn;
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
+use proto::{ChunkId, ChunkLayout, ColumnId, CommitSeq};
+use std::collections::HashSet;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Rows to seal. All batches have the same columns (ids and types), in the same order; at least one row in all.
+pub(crate) struct SegmentRows {
+    pub(crate) batches: Vec<(CommitSeq, RecordBatch)>,
+    /// One per column.
+    pub(crate) ids: Vec<ColumnId>,
+    /// Smallest and largest time, when the layout has a time column.
+    pub(crate) time: Option<(i64, i64)>,
+}
+
+/// Writes a segment file, durable but for its name: the caller syncs the directory.
+///
+/// # Errors
+/// The disk's. The file may then be there in part; nobody lists it.
+pub(crate) fn write(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    chunk: ChunkId,
+    number: u64,
+    layout: &ChunkLayout,
+    rows: SegmentRows,
+) -> Result<SegmentRecord> {
+    let (seq_min, seq_max) =
+        rows.batches.iter().fold((u64::MAX, 0), |(min, max), (seq, _)| (min.min(seq.0), max.max(seq.0)));
+    let positions =
+        layout.sort.iter().map(|id| rows.ids.iter().position(|other| other == id)).collect::<Option<Vec<_>>>();
+    // A chunk whose batch lacks a sort column (it was added later) is not sorted: every row counts as NULL there.
+    let positions = positions.unwrap_or_default();
+    let sort = positions.iter().map(|position| rows.ids[*position]).collect::<Vec<_>>();
+    let (rows_count, time) = (rows.batches.iter().map(|(_, batch)| batch.num_rows() as u64).sum(), rows.time);
+    let batch = stored_batch(rows, &positions)?;
+
+    let path = dir.join(file_name(chunk, number));
+    let properties = properties(&batch.schema(), &positions);
+    // Numbers are given again when an earlier try failed before the manifest listed it.
+    if vfs.exists(&path).map_err(StorageError::io("look for", &path))? {
+        vfs.remove(&path).map_err(StorageError::io("remove", &path))?;
+    }
+    let file = vfs.create(&path).map_err(StorageError::io("create", &path))?;
+    let failed = |error| parquet_error(&path, error);
+    let mut writer = ArrowWriter::try_new(BlockWriter::new(file), batch.schema(), Some(properties)).map_err(failed)?;
+    writer.write(&batch).map_err(failed)?;
+    writer.flush().map_err(failed)?;
+    writer.sync().map_err(StorageError::io("write", &path))?;
+    let blocks = writer.inner_mut().end_body();
+    writer.append_key_value_metadata(blocks);
+    let writer = writer.into_inner().map_err(failed)?;
+    let (bytes, tail_offset, tail_crc) = writer.finish().map_err(StorageError::io("write", &path))?;
+    Ok(SegmentRecord { number, rows: rows_count, bytes, seq_min, seq_max, time, sort, tail_offset, tail_crc })
+}
+
+/// All rows in one batch: sorted, in stored form, with `__seq`.
+fn stored_batch(rows: SegmentRows, sort: &[usize]) -> Result<RecordBatch> {
+    let schema = rows.batches[0].1.schema();
+    let whole = |column: usize| -> Result<ArrayRef> {
+        let parts = rows.batches.iter().map(|(_, batch)| batch.column(column).as_ref()).collect::<Vec<_>>();
+        Ok(if let [_] = parts[..] { Arc::clone(rows.batches[0].1.column(column)) } else { concat(&parts)? })
+    };
+    let keys = sort.iter().map(|column| whole(*column)).collect::<Result<Vec<_>>>()?;
+    let order = sorted_rows(&keys)?;
+    let ordered = |array: ArrayRef, order: &Option<UInt32Array>| -> Result<ArrayRef> {
+        Ok(order.as_ref().map_or(Ok(Arc::clone(&array)), |order| take(&array, order, None))?)
+    };
+    let mut names = HashSet::from([SEQ_COLUMN.to_owned()]);
+    let (mut fields, mut arrays) = (Vec::new(), Vec::new());
+    for (column, id) in rows.ids.iter().enumerate() {
+        let (mut field, array) = store(schema.field(column), &ordered(whole(column)?, &order)?);
+        if !names.insert(field.name().clone()) {
+            field.set_name(format!("{}#{id}", field.name()));
+        }
+        fields.push(field);
+        arrays.push(array);
+    }
+    let seqs = rows.batches.iter().flat_map(|(seq, batch)| std::iter::repeat_n(seq.0 as i64, batch.num_rows()));
+    let seqs: ArrayRef = Arc::new(seqs.collect::<Int64Array>());
+    fields.push(Field::new(SEQ_COLUMN, DataType::Int64, false));
+    arrays.push(ordered(seqs, &order)?);
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?)
+}
+
+fn properties(schema: &Schema, sort: &[usize]) -> WriterProperties {
+    let sorted_by =
+        |column: &usize| SortingColumn { column_idx: *column as i32, descending: false, nulls_first: false };
+    let sorting = sort.iter().map(sorted_by).collect::<Vec<_>>();
+    let properties = WriterProperties::builder()
+        .set_writer_version(WriterVersion::PARQUET_2_0)
+        .set_created_by(concat!("seriatim ", env!("CARGO_PKG_VERSION")).to_owned())
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_data_page_row_count_limit(PAGE_ROWS)
+        .set_write_batch_size(PAGE_ROWS)
+        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_sorting_columns(Some(sorting).filter(|columns| !columns.is_empty()));
+    schema.fields().iter().fold(properties, |properties, field| set_properties(properties, field)).build()
+}

@@ -1,0 +1,72 @@
+//! Whole chunks: their sizes, and their end.
+
+use super::Store;
+use crate::error::{Result, StorageError};
+use proto::{ChunkId, ChunkStats};
+use std::collections::HashSet;
+
+impl Store {
+    /// Sizes of chunks; those that have no rows here are left out.
+    pub fn chunk_stats(&self, chunks: &[ChunkId]) -> Result<Vec<ChunkStats>, StorageError> {
+        self.core.check()?;
+        let state = self.core.state.lock();
+        let stats = chunks.iter().filter_map(|id| {
+            let chunk = state.chunks.get(id)?;
+            let records = chunk.segments.iter().map(|segment| &segment.record);
+            let unsealed = chunk.delta.iter().map(|batch| batch.rows.batch.num_rows() as u64).sum::<u64>();
+            Some(ChunkStats {
+                chunk: *id,
+                rows: records.clone().map(|record| record.rows).sum::<u64>() + unsealed,
+                disk_bytes: records.map(|record| record.bytes).sum(),
+                delta_bytes: chunk.delta_bytes as u64,
+                segments: chunk.segments.len() as u32,
+            })
+        });
+        Ok(stats.collect())
+    }
+
+    /// All chunks that hold rows here.
+    pub fn chunks(&self) -> Vec<ChunkId> {
+        let mut chunks = self.core.state.lock().chunks.keys().copied().collect::<Vec<_>>();
+        chunks.sort();
+        chunks
+    }
+
+    /// Removes chunks for ever: later writes and scans are refused, scans in progress go on, staged rows go nowhere.
+    /// Idempotent; durable on return.
+    pub fn drop_chunks(&self, chunks: &[ChunkId]) -> Result<(), StorageError> {
+        let core = &self.core;
+        core.check()?;
+        let mut durable = core.durable.lock();
+        let fresh = chunks.iter().copied().filter(|id| !durable.dropped.contains(*id)).collect::<HashSet<_>>();
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        core.replace_manifest(&mut durable, None, |manifest| {
+            fresh.iter().for_each(|id| {
+                manifest.dropped.insert(*id);
+                manifest.chunks.remove(id);
+            });
+        })?;
+        let mut segments = Vec::new();
+        {
+            let mut state = core.state.lock();
+            state.dropped = durable.dropped.clone();
+            for id in &fresh {
+                if let Some(chunk) = state.chunks.remove(id) {
+                    state.bytes -= chunk.delta_bytes;
+                    segments.extend(chunk.segments.iter().cloned());
+                }
+            }
+        }
+        drop(durable);
+        core.changed.notify_all();
+        // What cannot be removed now is listed nowhere and goes at the next start.
+        for segment in segments {
+            if let Err(error) = core.vfs.remove(segment.path()) {
+                tracing::warn!(file = %segment.path().display(), %error, "a dropped segment stays until the next start");
+            }
+        }
+        Ok(())
+    }
+}

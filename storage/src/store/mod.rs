@@ -1,0 +1,272 @@
+//! The store of one node: transactions in, visible rows out. Synchronous; every method may block on the disk.
+//!
+//! ```text
+//! <dir>/LOCK  FORMAT  MANIFEST  log/<start>.log  segments/<chunk>-<number>.parquet
+//! ```
+//! Invariants
+//! - A committed row is in exactly one place: in a segment when its commit record lies before the chunk's
+//!   `sealed_before`, else in the delta. Recovery applies the same rule to the log.
+//! - Nothing is applied in memory before it is durable in the log, and nothing is removed from the log before it is
+//!   durable elsewhere (`State::log_needed`).
+//! - A transaction that was staged and lost in a restart stays refused: its rows could only come in part.
+//! - After a failed fsync, or a panic of the sealing thread, the store is poisoned: every call fails.
+//!
+//! Locks, in the order they are taken: `sealing` (one seal at a time), `durable` (the manifest), `state`. No disk access
+//! under `state`.
+
+mod chunks;
+mod open;
+mod record;
+mod scan;
+mod seal;
+mod state;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use scan::{ChunkScan, ScanRequest};
+
+use crate::error::{Result, StorageError};
+use crate::log::{Log, Lsn};
+use crate::manifest::Manifest;
+use crate::segment::OpenFiles;
+use crate::vfs::{DirLock, Vfs};
+use parking_lot::{Condvar, Mutex};
+use proto::{ChunkId, Clock, CommitSeq, NodeIdentity, NodeStatus, Rng, TxnId};
+use state::State;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+pub const LOG_DIR: &str = "log";
+pub const SEGMENTS_DIR: &str = "segments";
+
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// Staged and unsealed rows of the whole store. `stage` waits when they take more.
+    pub delta_bytes_max: usize,
+    /// How long `stage` waits for sealing to catch up before it fails.
+    pub stage_wait_max: Duration,
+    /// A chunk with more unsealed bytes is sealed.
+    pub seal_bytes: usize,
+    /// A chunk whose oldest unsealed row is older is sealed.
+    pub seal_age: Duration,
+    /// Rows of one segment, in bytes as they were written; a seal of more makes several segments.
+    pub segment_bytes_max: usize,
+    pub log_segment_bytes_max: u64,
+    /// Segment files kept open between scans.
+    pub open_files_max: usize,
+    /// Seal in a thread of the store's own; else only `seal` and `seal_due` do it.
+    pub background: bool,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        StoreOptions {
+            delta_bytes_max: 512 << 20,
+            stage_wait_max: Duration::from_secs(10),
+            seal_bytes: 64 << 20,
+            seal_age: Duration::from_secs(300),
+            segment_bytes_max: 256 << 20,
+            log_segment_bytes_max: 64 << 20,
+            open_files_max: 1000,
+            background: true,
+        }
+    }
+}
+
+/// Closed when dropped.
+pub struct Store {
+    core: Arc<Core>,
+    sealer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the store and its sealing thread share.
+struct Core {
+    vfs: Arc<dyn Vfs>,
+    clock: Arc<dyn Clock>,
+    dir: PathBuf,
+    options: StoreOptions,
+    log: Log,
+    files: OpenFiles,
+    sealing: Mutex<()>,
+    /// The manifest on the disk.
+    durable: Mutex<Manifest>,
+    state: Mutex<State>,
+    /// A transaction ended, or memory was freed.
+    changed: Condvar,
+    poison: OnceLock<String>,
+    closing: AtomicBool,
+    /// Wakes the sealing thread.
+    wake: crossbeam::channel::Sender<()>,
+    _lock: Box<dyn DirLock>,
+}
+
+impl Store {
+    /// Opens the store in `dir`, which is made when missing: loads the manifest, removes segment files that nobody
+    /// lists, replays the log. Prepared transactions are in doubt afterwards (`status`).
+    ///
+    /// # Errors
+    /// `Locked` when another process has it, `Format` for another version, `Damaged` naming file and offset.
+    pub fn open(
+        vfs: Arc<dyn Vfs>,
+        clock: Arc<dyn Clock>,
+        rng: Arc<dyn Rng>,
+        dir: &Path,
+        options: StoreOptions,
+    ) -> Result<Store, StorageError> {
+        open::open(vfs, clock, rng.as_ref(), dir, options)
+    }
+
+    /// `protocol` and `build` are the node's to fill in.
+    pub fn status(&self) -> NodeStatus {
+        let durable = self.core.durable.lock();
+        let state = self.core.state.lock();
+        NodeStatus {
+            protocol: proto::PROTOCOL,
+            build: String::new(),
+            identity: durable.identity.clone(),
+            incarnation: durable.incarnation,
+            in_doubt: state.in_doubt(),
+            commit_seq_max: state.commit_seq_max,
+            epoch_max: state.epoch_max,
+        }
+    }
+
+    /// Binds the store to a cluster and a name. Durable on return; does nothing when it is bound so already.
+    ///
+    /// # Errors
+    /// `Identity` when it is bound otherwise.
+    pub fn attach(&self, identity: NodeIdentity) -> Result<(), StorageError> {
+        self.core.check()?;
+        let mut durable = self.core.durable.lock();
+        match &durable.identity {
+            Some(bound) if *bound == identity => return Ok(()),
+            Some(bound) if bound.cluster != identity.cluster => {
+                return Err(StorageError::Identity("the data node belongs to another cluster".to_owned()));
+            }
+            Some(bound) => {
+                let text = format!("the data node is already part of the cluster under the name \"{}\"", bound.name);
+                return Err(StorageError::Identity(text));
+            }
+            None => {}
+        }
+        self.core.replace_manifest(&mut durable, None, |manifest| manifest.identity = Some(identity.clone()))?;
+        self.core.state.lock().cluster = Some(identity.cluster);
+        Ok(())
+    }
+
+    /// Ends the sealing thread and marks the log as cleanly closed. Later calls fail. Unsealed rows stay in the log.
+    pub fn close(&self) -> Result<(), StorageError> {
+        if self.core.closing.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
+        self.core.wake.try_send(()).ok();
+        self.core.changed.notify_all();
+        if let Some(sealer) = self.sealer.lock().take() {
+            sealer.join().ok();
+        }
+        match self.core.poison.get() {
+            Some(reason) => Err(StorageError::Poisoned(reason.clone())),
+            None => self.core.log.mark(),
+        }
+    }
+
+    /// The reason why the store has stopped, if it has.
+    pub fn poisoned(&self) -> Option<&str> {
+        self.core.poison.get().map(|reason| reason.as_str())
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if let Err(error) = self.close() {
+            tracing::warn!(%error, "the store was not closed cleanly; its log will be recovered");
+        }
+    }
+}
+
+impl Core {
+    fn check(&self) -> Result<()> {
+        match self.poison.get() {
+            Some(reason) => Err(StorageError::Poisoned(reason.clone())),
+            None if self.closing.load(Ordering::SeqCst) => {
+                Err(StorageError::Poisoned("the store is closed".to_owned()))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn poison(&self, reason: impl Into<String>) {
+        let reason = reason.into();
+        tracing::error!(reason, "the store stops");
+        self.poison.set(reason).ok();
+        self.changed.notify_all();
+    }
+
+    /// Syncs the log; a failure is the end of the store.
+    fn sync_log(&self, lsn: Lsn) -> Result<()> {
+        self.log.sync(lsn).inspect_err(|error| self.poison(error.to_string()))
+    }
+
+    /// Appends to the log; any failure but a full disk is the end of the store.
+    fn append_log(&self, parts: &[&[u8]]) -> Result<Lsn> {
+        let fatal =
+            |error: &StorageError| !error.is_disk_full() && !matches!(error, StorageError::RecordTooLong { .. });
+        self.log.append(parts).inspect_err(|error| {
+            if fatal(error) {
+                self.poison(error.to_string())
+            }
+        })
+    }
+
+    /// Makes a changed manifest durable. `leaving` are the rows that are about to leave the delta: those of the chunk
+    /// whose commit record lies before the position.
+    fn replace_manifest(
+        &self,
+        durable: &mut Manifest,
+        leaving: Option<(ChunkId, Lsn)>,
+        change: impl FnOnce(&mut Manifest),
+    ) -> Result<()> {
+        let mut manifest = durable.clone();
+        manifest.version += 1;
+        let log_end = {
+            let state = self.state.lock();
+            manifest.epoch_max = state.epoch_max;
+            manifest.commit_seq_max = state.commit_seq_max;
+            manifest.committed = state.ended.committed();
+            let log_end = self.log.end();
+            manifest.log_needed = state.log_needed(leaving).unwrap_or(log_end).min(log_end);
+            log_end
+        };
+        change(&mut manifest);
+        // The manifest names positions of the log. Were the log's unsynced tail lost in a power cut, later records would
+        // come to lie before them, and be taken for sealed.
+        self.sync_log(log_end)?;
+        match manifest.save(self.vfs.as_ref(), &self.dir) {
+            Ok(()) => *durable = manifest,
+            Err(error) => {
+                if !error.is_disk_full() {
+                    self.poison(error.to_string());
+                }
+                return Err(error);
+            }
+        }
+        self.log.truncate_before(durable.log_needed).inspect_err(|error| self.poison(error.to_string()))
+    }
+
+    fn segments_dir(&self) -> PathBuf {
+        self.dir.join(SEGMENTS_DIR)
+    }
+}
+
+/// A transaction refused, in words that follow its name.
+fn refused(txn: TxnId, reason: impl Into<String>) -> StorageError {
+    StorageError::Txn { txn, reason: reason.into() }
+}
+
+fn committed_otherwise(txn: TxnId, seq: CommitSeq) -> StorageError {
+    refused(txn, format!("was committed at {seq}"))
+}

@@ -1,0 +1,203 @@
+//! The disk fills up, loses, tears, rots: acknowledged rows stay, damage is an error, nothing is half there.
+
+use super::*;
+use crate::vfs::{Fault, Vfs};
+use proto::{Reaction, SqlState};
+use std::path::PathBuf;
+
+fn rows(number: u64) -> Vec<Row> {
+    (0..40).map(|i| row(i, &format!("host_{}", i % 3), (number * 100) as f64 + i as f64 / 2.0, number as i64)).collect()
+}
+
+/// Inserts, seals, drops, until an error: the transactions acknowledged, those tried, and the first error.
+fn work(store: &Store) -> (Vec<u64>, u64, Option<StorageError>) {
+    let mut acknowledged = Vec::new();
+    for number in 1..=12 {
+        let done = match number % 4 {
+            3 => insert(store, number, number, 1, &rows(number)).and_then(|()| {
+                acknowledged.push(number);
+                store.seal(ChunkId(1)).map(drop)
+            }),
+            2 => (store.stage(txn(number), vec![write(1, &rows(number))]))
+                .and_then(|()| store.prepare(txn(number)))
+                .and_then(|()| store.commit(txn(number), CommitSeq(number), CommitMode::Prepared))
+                .map(|()| acknowledged.push(number)),
+            _ => insert(store, number, number, 1, &rows(number)).map(|()| acknowledged.push(number)),
+        };
+        if let Err(error) = done {
+            return (acknowledged, number, Some(error));
+        }
+    }
+    (acknowledged, 12, None)
+}
+
+/// Every acknowledged transaction is there whole, at most the one that was cut off is there too, none is there in part.
+fn check(store: &Store, acknowledged: &[u64], tried: u64, context: &str) {
+    for txn in store.status().in_doubt {
+        store.abort(txn).unwrap();
+    }
+    let found = read(store, 1, u64::MAX).unwrap();
+    for number in 1..=12 {
+        let mut own = found.iter().filter(|row| row.number == Some(number as i64)).cloned().collect::<Vec<_>>();
+        own.sort();
+        let mut whole = rows(number);
+        whole.sort();
+        let may_be_missing = !acknowledged.contains(&number);
+        assert!(
+            own == whole || own.is_empty() && may_be_missing,
+            "{context}: transaction {number}, {} rows",
+            own.len()
+        );
+        assert!(own.is_empty() || number <= tried, "{context}");
+    }
+}
+
+#[test]
+fn power_cut_at_every_step_of_work_and_of_recovery() {
+    for step in 0..130 {
+        let vfs = SimVfs::new(step);
+        let store = open(&vfs);
+        vfs.set_fault(Fault::Crash(step));
+        let (acknowledged, tried, _) = work(&store);
+        for again in 0..4 {
+            vfs.restart();
+            vfs.set_fault(Fault::Crash(again));
+            drop(try_open(&vfs));
+        }
+        vfs.restart();
+        let store = try_open(&vfs).unwrap_or_else(|error| panic!("step {step}: {error}"));
+        check(&store, &acknowledged, tried, &format!("step {step}"));
+        insert(&store, 90, 90, 1, &rows(90)).unwrap();
+        store.seal(ChunkId(1)).unwrap();
+        assert_eq!(read(&store, 1, u64::MAX).unwrap().iter().filter(|row| row.number == Some(90)).count(), 40);
+    }
+}
+
+#[test]
+fn power_cut_while_a_directory_is_made() {
+    for step in 0..25 {
+        let vfs = SimVfs::new(step);
+        vfs.set_fault(Fault::Crash(step));
+        let attached = try_open(&vfs).is_ok_and(|store| store.attach(identity()).is_ok());
+        vfs.restart();
+        let store = try_open(&vfs).unwrap_or_else(|error| panic!("step {step}: {error}"));
+        assert!(!attached || store.status().identity.is_some(), "step {step}");
+    }
+}
+
+#[test]
+fn a_full_disk_at_every_write_is_53100_and_work_goes_on_when_space_returns() {
+    for step in 0..60 {
+        let vfs = SimVfs::new(step);
+        let store = open(&vfs);
+        vfs.set_fault(Fault::Full(step));
+        let (acknowledged, tried, error) = work(&store);
+        if let Some(error) = error {
+            assert_eq!(proto::Error::from(error).code, SqlState::DISK_FULL, "step {step}");
+            store.abort(txn(tried)).ok();
+        }
+        assert_eq!(store.poisoned(), None, "step {step}");
+        assert_eq!(read(&store, 1, u64::MAX).unwrap().len(), acknowledged.len() * 40, "reads go on");
+        vfs.heal();
+        insert(&store, 90, 90, 2, &rows(90)).unwrap();
+        store.seal(ChunkId(1)).unwrap();
+        store.seal(ChunkId(2)).unwrap();
+        check(&store, &acknowledged, tried, &format!("step {step}"));
+        vfs.restart();
+        let store = try_open(&vfs).unwrap();
+        check(&store, &acknowledged, tried, &format!("step {step}, restarted"));
+        assert_eq!(read(&store, 2, u64::MAX).unwrap().len(), 40);
+        store.close().unwrap();
+        assert_eq!(crate::verify(&vfs, Path::new(DIR)), []);
+    }
+}
+
+#[test]
+fn after_a_failed_fsync_the_store_stops() {
+    for step in 0..20 {
+        let vfs = SimVfs::new(step);
+        let store = open(&vfs);
+        vfs.set_fault(Fault::SyncFails(step));
+        let (acknowledged, tried, error) = work(&store);
+        assert!(error.is_some(), "step {step}");
+        assert!(store.poisoned().is_some(), "step {step}");
+        let error = proto::Error::from(read(&store, 1, 1).unwrap_err());
+        assert_eq!(error.reaction, Reaction::GiveUp);
+        assert!(insert(&store, 90, 90, 1, &rows(90)).is_err());
+        vfs.restart();
+        let store = try_open(&vfs).unwrap();
+        check(&store, &acknowledged, tried, &format!("step {step}"));
+    }
+}
+
+#[test]
+fn a_commit_in_one_round_whose_fsync_failed_has_an_unknown_outcome() {
+    let vfs = SimVfs::new(3);
+    let store = open(&vfs);
+    insert(&store, 1, 1, 1, &rows(1)).unwrap();
+    store.stage(txn(2), vec![write(1, &rows(2))]).unwrap();
+    vfs.set_fault(Fault::SyncFails(0));
+    let error = proto::Error::from(store.commit(txn(2), CommitSeq(2), CommitMode::OnePhase).unwrap_err());
+    assert_eq!((error.code, error.reaction), (SqlState::TRANSACTION_RESOLUTION_UNKNOWN, Reaction::Resolve));
+}
+
+fn files(vfs: &SimVfs) -> Vec<PathBuf> {
+    let dirs = [DIR.to_owned(), format!("{DIR}/{LOG_DIR}"), format!("{DIR}/{SEGMENTS_DIR}")];
+    let files = dirs
+        .iter()
+        .flat_map(|dir| vfs.list(Path::new(dir)).unwrap().into_iter().map(move |name| Path::new(dir).join(name)));
+    files.collect()
+}
+
+#[test]
+fn a_flipped_bit_anywhere_is_found_and_never_changes_an_answer() {
+    let vfs = SimVfs::new(3);
+    let store = open(&vfs);
+    for number in 1..=4 {
+        insert(&store, number, number, 1, &rows(number)).unwrap();
+        if number == 2 {
+            store.seal(ChunkId(1)).unwrap();
+        }
+    }
+    let expected = read(&store, 1, 10).unwrap();
+    store.close().unwrap();
+    drop(store);
+    let mut dice = Dice(5);
+    for path in files(&vfs).into_iter().filter(|path| !path.ends_with("LOCK")) {
+        let whole = vfs.contents(&path).unwrap();
+        let is_log = path.extension().is_some_and(|extension| extension == "log");
+        // The mark of the clean close is the one record that nothing vouches for, and that nobody needs.
+        let bits = (whole.len() - if is_log { 24 } else { 0 }) as u64 * 8;
+        for _ in 0..150 {
+            let bit = dice.below(bits);
+            vfs.flip_bit(&path, bit);
+            let error = try_open(&vfs).and_then(|store| read(&store, 1, 10)).err();
+            let error = error.unwrap_or_else(|| panic!("bit {bit} of {} went unnoticed", path.display()));
+            let name = path.file_name().unwrap().to_str().unwrap();
+            assert!(error.to_string().contains(name), "{error} does not name {name}");
+            let format = path.ends_with("FORMAT");
+            assert!(format || proto::Error::from(error).code == SqlState::DATA_CORRUPTED);
+            assert!(format || !crate::verify(&vfs, Path::new(DIR)).is_empty());
+            vfs.set_contents(&path, &whole);
+        }
+    }
+    assert_eq!(read(&try_open(&vfs).unwrap(), 1, 10).unwrap(), expected);
+}
+
+#[test]
+fn a_missing_log_file_or_manifest_is_an_error() {
+    let vfs = SimVfs::new(3);
+    let store = open(&vfs);
+    (1..=30).for_each(|number| insert(&store, number, number, 1, &rows(number)).unwrap());
+    drop(store);
+    let log = Path::new(DIR).join(LOG_DIR);
+    let first = log.join(vfs.list(&log).unwrap().remove(0));
+    let bytes = vfs.contents(&first).unwrap();
+    vfs.remove(&first).unwrap();
+    assert!(matches!(try_open(&vfs), Err(StorageError::Damaged { .. } | StorageError::Replay { .. })));
+    vfs.create(&first).unwrap();
+    vfs.set_contents(&first, &bytes);
+    drop(try_open(&vfs).unwrap());
+    vfs.remove(&Path::new(DIR).join("MANIFEST")).unwrap();
+    assert!(matches!(try_open(&vfs), Err(StorageError::Damaged { .. })));
+}

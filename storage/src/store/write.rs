@@ -1,0 +1,294 @@
+//! Transactions: stage, prepare, commit, abort.
+//!
+//! ```text
+//!           stage            prepare              commit(Prepared)
+//! (nothing) ─────▶ Staged ─────────────▶ Prepared ───────────────▶ committed
+//!                    │ commit(OnePhase)                               ▲
+//!                    └────────────────────────────────────────────────┘
+//! abort: from Staged and Prepared; a restart: from Staged; a newer epoch: from Staged
+//! ```
+
+use super::record::{Kind, Record, encode, stage_parts};
+use super::state::{Phase, StagedWrite, State, Txn};
+use super::{Core, Store, committed_otherwise, refused};
+use crate::delta::DeltaRows;
+use crate::error::{Result, StorageError};
+use crate::log::Lsn;
+use parking_lot::MutexGuard;
+use proto::{ChunkWrite, CommitMode, CommitSeq, TxnId, TxnOutcome};
+use std::sync::Arc;
+
+impl Store {
+    /// Adds rows to a transaction, which starts with its first `stage`. In the log on return, not durable; visible to
+    /// scans of the same transaction only. Waits for memory up to `stage_wait_max`.
+    ///
+    /// # Errors
+    /// `BadWrite`, `ChunkDropped`, `DeltaFull`, a full disk, or a transaction that has ended or voted. Nothing is added,
+    /// and the transaction, which would now lack rows, can only be aborted.
+    pub fn stage(&self, txn: TxnId, writes: Vec<ChunkWrite>) -> Result<(), StorageError> {
+        self.core.check()?;
+        self.core.see_epoch(txn)?;
+        self.add_rows(txn, writes).inspect_err(|_| {
+            let mut state = self.core.state.lock();
+            match state.txns.get_mut(&txn) {
+                Some(entry) => entry.broken |= entry.phase == Phase::Staged,
+                None => state.ended.insert_new(txn),
+            }
+        })
+    }
+
+    fn add_rows(&self, txn: TxnId, writes: Vec<ChunkWrite>) -> Result<()> {
+        let core = &self.core;
+        let decoded = writes.iter().map(|write| {
+            let rows = Arc::new(DeltaRows::decode(&write.body, &write.layout)?);
+            Ok(StagedWrite { chunk: write.chunk, layout: write.layout.clone(), rows })
+        });
+        let staged = decoded.collect::<Result<Vec<_>>>()?;
+        let bytes = staged.iter().map(|write| write.rows.bytes).sum::<usize>();
+        let first_lsn = {
+            let mut state = core.state.lock();
+            core.reserve(&mut state, bytes)?;
+            core.begin_stage(&mut state, txn, &writes).inspect_err(|_| state.bytes -= bytes)?
+        };
+        let record = Record { txn, first: first_lsn, kind: Kind::Stage(writes) };
+        let head = encode(&record);
+        let Kind::Stage(writes) = &record.kind else { unreachable!("it was made a stage record above") };
+        let appended = core.append_log(&stage_parts(&head, writes));
+        let mut state = core.state.lock();
+        let Some(entry) = state.txns.get_mut(&txn) else {
+            state.bytes -= bytes;
+            return Err(refused(txn, "was aborted while rows were added to it"));
+        };
+        entry.staging -= 1;
+        match appended {
+            Ok(_) => {
+                entry.bytes += bytes;
+                entry.writes.extend(staged);
+                Ok(())
+            }
+            Err(error) => {
+                state.bytes -= bytes;
+                Err(error)
+            }
+        }
+    }
+
+    /// The yes vote. Durable on return: from then on the transaction can only be told how it ends. Idempotent.
+    ///
+    /// # Errors
+    /// A no: the transaction is to be aborted.
+    pub fn prepare(&self, txn: TxnId) -> Result<(), StorageError> {
+        let core = &self.core;
+        core.check()?;
+        core.see_epoch(txn)?;
+        let head = {
+            let mut state = core.state.lock();
+            if state.txns.get(&txn).is_some_and(|entry| entry.phase == Phase::Prepared) {
+                return Ok(());
+            }
+            let entry = core.staged(&mut state, txn)?;
+            entry.phase = Phase::Preparing;
+            entry.record(txn, Kind::Prepare)
+        };
+        let logged = core.append_log(&[&head]).and_then(|lsn| core.sync_log(lsn));
+        let mut state = core.state.lock();
+        let entry = state.txns.get_mut(&txn).expect("only this call ends the preparing phase");
+        entry.phase = if logged.is_ok() { Phase::Prepared } else { Phase::Staged };
+        logged
+    }
+
+    /// Makes the rows visible from `seq` on. Durable on return. Idempotent for the same `seq`.
+    ///
+    /// # Errors
+    /// A one-phase commit that failed before anything was logged is to be aborted; `OutcomeUnknown` when it is not known
+    /// whether it is durable.
+    pub fn commit(&self, txn: TxnId, seq: CommitSeq, mode: CommitMode) -> Result<(), StorageError> {
+        let core = &self.core;
+        core.check()?;
+        if mode == CommitMode::OnePhase {
+            core.see_epoch(txn)?;
+        }
+        let mut state = core.state.lock();
+        core.wait_while_committing(&mut state, txn)?;
+        match state.ended.get(txn) {
+            Some(Some(at)) if at == seq => return Ok(()),
+            Some(Some(at)) => return Err(committed_otherwise(txn, at)),
+            Some(None) => return Err(refused(txn, "has ended without a commit")),
+            None => {}
+        }
+        let floor = core.log.end();
+        let entry = match mode {
+            CommitMode::OnePhase => core.staged(&mut state, txn)?,
+            CommitMode::Prepared => {
+                let entry = state.txns.get_mut(&txn).filter(|entry| entry.phase == Phase::Prepared);
+                entry.ok_or_else(|| refused(txn, "was not prepared here"))?
+            }
+        };
+        let before = entry.phase;
+        entry.phase = Phase::Committing { floor };
+        let head = entry.record(txn, Kind::Commit(seq));
+        drop(state);
+
+        let appended = core.append_log(&[&head]);
+        let synced = appended.and_then(|lsn| match core.sync_log(lsn) {
+            Ok(()) => Ok(lsn),
+            Err(source) => Err(StorageError::OutcomeUnknown { txn, source: Box::new(source) }),
+        });
+        let mut state = core.state.lock();
+        let outcome = match synced {
+            Ok(lsn) => {
+                state.apply(txn, seq, lsn, core.clock.elapsed());
+                Ok(())
+            }
+            Err(error) => {
+                let entry = state.txns.get_mut(&txn).expect("only this call ends the committing phase");
+                entry.phase = before;
+                Err(error)
+            }
+        };
+        let due = core.any_due(&state);
+        drop(state);
+        core.changed.notify_all();
+        if due {
+            core.wake.try_send(()).ok();
+        }
+        outcome
+    }
+
+    /// Forgets the transaction. Idempotent; fine for one that was never staged. Not synced: when the record is lost, the
+    /// transaction is in doubt again and its coordinator says the same.
+    ///
+    /// # Errors
+    /// When it is committed or being committed.
+    pub fn abort(&self, txn: TxnId) -> Result<(), StorageError> {
+        let core = &self.core;
+        core.check()?;
+        core.check_cluster(&core.state.lock(), txn)?;
+        let head = {
+            let mut state = core.state.lock();
+            core.wait_while_committing(&mut state, txn)?;
+            if let Some(Some(seq)) = state.ended.get(txn) {
+                return Err(committed_otherwise(txn, seq));
+            }
+            let head = state.txns.get(&txn).map(|entry| entry.record(txn, Kind::Abort));
+            if state.txns.get(&txn).is_some_and(|entry| entry.phase == Phase::Preparing) {
+                return Err(refused(txn, "is being prepared"));
+            }
+            state.forget(txn);
+            head
+        };
+        core.changed.notify_all();
+        head.map_or(Ok(()), |head| match core.append_log(&[&head]) {
+            Err(error) if !error.is_disk_full() => Err(error),
+            _ => Ok(()),
+        })
+    }
+
+    /// How the transaction stands here. `Unknown` also for commits so old that they are no longer remembered.
+    pub fn outcome(&self, txn: TxnId) -> Result<TxnOutcome, StorageError> {
+        self.core.check()?;
+        let mut state = self.core.state.lock();
+        self.core.wait_while_committing(&mut state, txn)?;
+        if let Some(Some(seq)) = state.ended.get(txn) {
+            return Ok(TxnOutcome::Committed(seq));
+        }
+        Ok(match state.txns.get(&txn).map(|entry| entry.phase) {
+            None => TxnOutcome::Unknown,
+            Some(Phase::Prepared) => TxnOutcome::Prepared,
+            Some(_) => TxnOutcome::Staged,
+        })
+    }
+}
+
+impl Core {
+    /// Notes a newer coordinator: durably, and its predecessor's unprepared transactions are over.
+    ///
+    /// # Errors
+    /// For an older epoch than one seen, or another cluster.
+    fn see_epoch(&self, txn: TxnId) -> Result<()> {
+        let mut state = self.state.lock();
+        self.check_cluster(&state, txn)?;
+        if txn.epoch < state.epoch_max {
+            return Err(refused(txn, format!("belongs to an older coordinator than epoch {}", state.epoch_max)));
+        }
+        if txn.epoch == state.epoch_max {
+            return Ok(());
+        }
+        state.epoch_max = txn.epoch;
+        let stale = state.txns.iter().filter(|(id, entry)| id.epoch < txn.epoch && entry.phase == Phase::Staged);
+        let stale = stale.map(|(id, _)| *id).collect::<Vec<_>>();
+        stale.into_iter().for_each(|txn| state.forget(txn));
+        drop(state);
+        self.changed.notify_all();
+        let head = encode(&Record { txn, first: Lsn(0), kind: Kind::Epoch });
+        self.append_log(&[&head]).and_then(|lsn| self.sync_log(lsn))
+    }
+
+    fn check_cluster(&self, state: &State, txn: TxnId) -> Result<()> {
+        match state.cluster {
+            Some(cluster) if cluster == txn.cluster => Ok(()),
+            Some(_) => Err(StorageError::Identity("the data node belongs to another cluster".to_owned())),
+            None => Err(StorageError::NotAttached("the data node is not attached to a cluster yet".to_owned())),
+        }
+    }
+
+    /// Waits until `bytes` more fit; one write always fits into an empty store.
+    fn reserve(&self, state: &mut MutexGuard<State>, bytes: usize) -> Result<()> {
+        let max = self.options.delta_bytes_max;
+        while state.bytes > 0 && state.bytes + bytes > max {
+            self.wake.try_send(()).ok();
+            let timed_out = self.changed.wait_for(state, self.options.stage_wait_max).timed_out();
+            self.check()?;
+            if timed_out && state.bytes > 0 && state.bytes + bytes > max {
+                return Err(StorageError::DeltaFull { bytes: state.bytes, max });
+            }
+        }
+        state.bytes += bytes;
+        Ok(())
+    }
+
+    /// Registers the transaction before its record is appended, so that the log is not cut in between.
+    fn begin_stage(&self, state: &mut State, txn: TxnId, writes: &[ChunkWrite]) -> Result<Lsn> {
+        if let Some(write) = writes.iter().find(|write| state.dropped.contains(write.chunk)) {
+            return Err(StorageError::ChunkDropped(write.chunk));
+        }
+        if state.ended.get(txn).is_some() {
+            return Err(refused(txn, "has ended already, or was lost when the node restarted"));
+        }
+        if txn.epoch < state.epoch_max {
+            return Err(refused(txn, format!("belongs to an older coordinator than epoch {}", state.epoch_max)));
+        }
+        let entry = state.txns.entry(txn).or_insert_with(|| Txn::new(self.log.end()));
+        if entry.phase != Phase::Staged {
+            return Err(refused(txn, "has voted already"));
+        }
+        entry.staging += 1;
+        Ok(entry.first_lsn)
+    }
+
+    /// A transaction that can vote or commit in one round.
+    fn staged<'a>(&self, state: &'a mut State, txn: TxnId) -> Result<&'a mut Txn> {
+        let State { txns, dropped, .. } = state;
+        let entry = txns.get_mut(&txn).ok_or_else(|| refused(txn, "is not known here (was the node restarted?)"))?;
+        if entry.phase != Phase::Staged || entry.staging > 0 {
+            return Err(refused(txn, "is busy with another call"));
+        }
+        if entry.broken {
+            return Err(refused(txn, "lacks rows that could not be added to it"));
+        }
+        match entry.writes.iter().find(|write| dropped.contains(write.chunk)) {
+            Some(write) => Err(StorageError::ChunkDropped(write.chunk)),
+            None => Ok(entry),
+        }
+    }
+
+    fn wait_while_committing(&self, state: &mut MutexGuard<State>, txn: TxnId) -> Result<()> {
+        let committing =
+            |state: &State| state.txns.get(&txn).is_some_and(|entry| matches!(entry.phase, Phase::Committing { .. }));
+        while committing(state) {
+            self.changed.wait(state);
+            self.check()?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,72 @@
+//! Reads everything a data directory holds and says what is wrong with it. Changes nothing; the store must be closed.
+
+use crate::error::{Result, StorageError};
+use crate::log::Log;
+use crate::manifest::{ChunkRecord, Manifest};
+use crate::projection::{Projection, ScanColumn};
+use crate::segment::{OpenSegment, SegmentRecord, SegmentScan, check_order};
+use crate::store::{LOG_DIR, SEGMENTS_DIR};
+use crate::vfs::Vfs;
+use proto::{ChunkId, CommitSeq};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    pub path: PathBuf,
+    pub message: String,
+}
+
+/// Checksums of manifest, log and segments; row counts, order and time bounds of segments against the manifest.
+pub fn verify(vfs: &dyn Vfs, dir: &Path) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut note = |path: &Path, outcome: Result<()>| {
+        let found = outcome.err().map(|error| Problem { path: path.to_owned(), message: error.to_string() });
+        problems.extend(found);
+    };
+    let log = dir.join(LOG_DIR);
+    note(&log, Log::verify(vfs, &log, &mut |_, _| Ok(())));
+    match Manifest::load(vfs, dir) {
+        Err(error) => note(dir, Err(error)),
+        Ok(None) => note(dir, Err(StorageError::damaged(dir, 0, "there is no manifest"))),
+        Ok(Some(manifest)) => {
+            for (id, chunk) in &manifest.chunks {
+                for record in &chunk.segments {
+                    let path = dir.join(SEGMENTS_DIR).join(record.file_name(*id));
+                    note(&path, verify_segment(vfs, &path, *id, chunk, record));
+                }
+            }
+        }
+    }
+    problems
+}
+
+fn verify_segment(vfs: &dyn Vfs, path: &Path, id: ChunkId, chunk: &ChunkRecord, record: &SegmentRecord) -> Result<()> {
+    let segment = Arc::new(OpenSegment::open(vfs, path, record)?);
+    segment.verify_blocks()?;
+    let wrong = |reason: String| StorageError::damaged(path, 0, format!("chunk {id}: {reason}"));
+    let sort = record.sort.iter().map(|column| {
+        let field = segment.field(*column).ok_or_else(|| wrong(format!("the sort column {column} is missing")))?;
+        Ok(ScanColumn { id: *column, field, missing: None })
+    });
+    let projection = Projection::new(sort.collect::<Result<Vec<_>>>()?);
+    let time = chunk.layout.time.and_then(|time| record.sort.iter().position(|column| *column == time));
+    let mut rows = 0;
+    for batch in SegmentScan::new(segment, projection, &[], CommitSeq::MAX, crate::segment::ROW_GROUP_ROWS)? {
+        let batch = batch?;
+        if let Some(row) = check_order(batch.columns())? {
+            return Err(wrong(format!("row {} is out of order", rows + row as u64)));
+        }
+        rows += batch.num_rows() as u64;
+        if let (Some(at), Some(bounds)) = (time, record.time)
+            && let Some((low, high)) = crate::delta::bounds(batch.column(at))?
+            && (low < bounds.0 || high > bounds.1)
+        {
+            return Err(wrong(format!("times {low}..={high} are outside of the listed {bounds:?}")));
+        }
+    }
+    match rows == record.rows {
+        true => Ok(()),
+        false => Err(wrong(format!("{rows} rows instead of the listed {}", record.rows))),
+    }
+}
