@@ -13,6 +13,7 @@
 //! - Arrow times are microseconds; `timestamptz` columns are `Timestamp(Microsecond, "UTC")`; text is `Utf8`.
 
 pub mod functions;
+pub mod placement;
 pub mod plan;
 pub mod semantics;
 pub mod settings;

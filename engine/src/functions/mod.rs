@@ -1,1 +1,25 @@
-//! SQL functions that DataFusion lacks or spells differently.
+//! SQL functions: ours where DataFusion has none or gives another answer than PostgreSQL, DataFusion's where it agrees.
+//!
+//! A data node decodes plans with the same registry, by name, so no function holds state of a session: what depends on
+//! the session (zone, `now()`) is read from the configuration or folded into the plan.
+
+mod aggregates;
+pub mod arithmetic;
+mod bookend;
+pub mod cast;
+mod clock;
+pub mod date_arithmetic;
+mod date_parts;
+mod histogram;
+mod math;
+mod registry;
+pub mod scalar;
+pub mod series;
+mod text;
+pub mod time_bucket;
+mod to_char;
+mod to_char_number;
+pub mod types;
+
+pub use registry::{FUNCTIONS, Registry, call};
+pub use scalar::raise;

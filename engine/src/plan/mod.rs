@@ -1,1 +1,39 @@
-//! From a statement to running fragments: provider, scan, fragmenter, exchange, explain.
+//! From a statement to running fragments.
+//!
+//! The life of a SELECT:
+//! 1. `Engine::prepare`: `prepare::Planner` turns the syntax tree into a logical plan; relations are looked up by name
+//!    in the session's [`Relations`], views are planned in place, parameters get types.
+//! 2. `Engine::run`: values replace parameters; DataFusion optimises and makes a physical plan. On the way
+//!    `provider::HypertableProvider::scan` excludes chunks (`bounds`) and leaves a `scan::ChunkScan`.
+//! 3. `fragment::fragment` cuts the plan: what can run where the rows are (`shards`) is encoded (`codec`) and replaced
+//!    by an `exchange::RemoteExec`.
+//! 4. Executing the rest on the coordinator makes each `RemoteExec` call `DataNode::execute` on its nodes.
+//! 5. There, [`Executor::start`] decodes the fragment, `bind` puts chunks under its scans, and batches stream back.
+//!
+//! It is not a catalog, not a store, and takes no snapshot: all of these come in through [`QueryContext`] and
+//! [`ChunkStore`].
+
+mod bind;
+mod bounds;
+mod codec;
+mod context;
+mod engine;
+mod error;
+mod exchange;
+mod execute;
+mod explain;
+mod fragment;
+mod metrics;
+mod prepare;
+mod provider;
+mod scan;
+mod shards;
+mod store;
+
+#[cfg(test)]
+mod tests;
+
+pub use context::{Nodes, QueryContext, Relation, Relations};
+pub use engine::{Engine, OutputColumn, Prepared, QueryResult};
+pub use execute::{EngineOptions, Executor};
+pub use store::{ChunkRequest, ChunkRows, ChunkStore, ScanColumn};

@@ -1,10 +1,34 @@
-//! DataFusion set up to answer as PostgreSQL does.
+//! DataFusion set up to answer as PostgreSQL 15 does.
+//!
+//! A statement passes: [`check_depth`] (before parsing) · [`rewrite`] (syntax that DataFusion has no hook for, and
+//! PostgreSQL's column names) · DataFusion's planner with our hooks: `type_names`, `operators`, `relations` · the
+//! analyzer: `untyped` before DataFusion finds common types, `casts` after · DataFusion's optimizer. Errors leave through
+//! [`to_error`].
+//!
+//! It is not a catalog: relations are somebody else's, and so are statements that are not queries.
+//!
+//! Invariants
+//! - No statement can reach a file or an address from here.
+//! - No function holds session state; the zone and `now()` are in the configuration.
 
-use crate::Settings;
-use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+#[cfg(test)]
+mod answers;
+mod casts;
+mod depth;
+mod error;
+pub(crate) mod literal;
+mod operators;
+mod relations;
+mod rewrite;
+mod state;
+pub(crate) mod text_form;
+mod type_names;
+mod untyped;
+mod zone;
 
-/// A state with all functions, planners and rules, for one statement under `settings`.
-pub fn session_state(settings: &Settings) -> SessionState {
-    let _ = settings;
-    SessionStateBuilder::new_with_default_features().build()
-}
+pub use depth::{DEPTH_MAX, check_depth};
+pub use error::{syntax_error, to_error};
+pub use rewrite::{output_columns, rewrite};
+pub use state::{SqlOptions, config, session_state};
+pub use type_names::pg_type;
+pub use zone::{Zone, offset_text};

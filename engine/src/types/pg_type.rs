@@ -187,7 +187,6 @@ impl PgType {
             PgType::Int2Vector => PgType::Array(Box::new(PgType::Int2)).arrow(),
             PgType::OidVector => PgType::Array(Box::new(PgType::Oid)).arrow(),
             PgType::Array(element) => DataType::List(Arc::new(element.field("item", true))),
-            PgType::Void => DataType::Null,
             PgType::Text
             | PgType::Varchar(_)
             | PgType::Bpchar(_)
@@ -197,6 +196,7 @@ impl PgType {
             | PgType::Json
             | PgType::Jsonb
             | PgType::Record
+            | PgType::Void
             | PgType::Unknown => DataType::Utf8,
         }
     }

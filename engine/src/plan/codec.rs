@@ -1,0 +1,114 @@
+//! A fragment's plan as bytes. DataFusion encodes its own operators; this file adds `ChunkScan`. Functions travel by
+//! name: every process of a cluster runs the same build.
+//!
+//! `ChunkScan` on the wire: `u32` length (little-endian) of a JSON header, the header, then an Arrow IPC body with one
+//! row, whose fields are the scan's (made nullable) and whose values are the columns' `missing` values.
+
+use super::error::{hide, reveal};
+use super::scan::{ChunkScan, ScannedColumn};
+use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
+use bytes::Bytes;
+use datafusion::common::{Result, ScalarValue};
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion_proto::physical_plan::{AsExecutionPlan, PhysicalExtensionCodec, PhysicalProtoConverterExtension};
+use datafusion_proto::protobuf::PhysicalPlanNode;
+use proto::{ColumnId, ColumnPredicate, Error, ipc};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// # Errors
+/// When an operator or expression of the plan cannot travel.
+pub(super) fn encode(plan: &Arc<dyn ExecutionPlan>) -> proto::Result<Bytes> {
+    let node = PhysicalPlanNode::try_from_physical_plan(Arc::clone(plan), &ScanCodec).map_err(reveal)?;
+    let mut bytes = Vec::new();
+    node.try_encode(&mut bytes).map_err(reveal)?;
+    // Protobuf decoders limit nesting; better to learn it here than on every node.
+    PhysicalPlanNode::try_decode(&bytes).map_err(reveal)?;
+    Ok(bytes.into())
+}
+
+/// # Errors
+/// `PROTOCOL_VIOLATION`-like internal errors for bytes that another build wrote.
+pub(super) fn decode(bytes: &[u8], context: &TaskContext) -> proto::Result<Arc<dyn ExecutionPlan>> {
+    let node = PhysicalPlanNode::try_decode(bytes).map_err(reveal)?;
+    node.try_into_physical_plan(context, &ScanCodec).map_err(reveal)
+}
+
+#[derive(Debug)]
+struct ScanCodec;
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    scan: u32,
+    columns: Vec<Column>,
+    predicates: Vec<ColumnPredicate>,
+    limit: Option<usize>,
+    partitions: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Column {
+    id: ColumnId,
+    nullable: bool,
+}
+
+fn damaged(what: impl std::fmt::Display) -> datafusion::error::DataFusionError {
+    hide(Error::internal(format!("damaged scan in a fragment: {what}")))
+}
+
+impl PhysicalExtensionCodec for ScanCodec {
+    fn try_encode(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        buffer: &mut Vec<u8>,
+        _: &dyn PhysicalProtoConverterExtension,
+    ) -> Result<()> {
+        let Some(scan) = plan.downcast_ref::<ChunkScan>() else {
+            return Err(hide(Error::unsupported(format!("sending {} to a data node", plan.name()))));
+        };
+        let schema = scan.schema();
+        let columns = scan.columns.iter().zip(schema.fields());
+        let header = Header {
+            scan: scan.scan,
+            columns: columns.map(|(c, field)| Column { id: c.id, nullable: field.is_nullable() }).collect(),
+            predicates: scan.predicates.clone(),
+            limit: scan.limit,
+            partitions: scan.partitions(),
+        };
+        let json = serde_json::to_vec(&header).map_err(damaged)?;
+        let fields = scan.fields().map(|field| field.with_nullable(true)).collect::<Vec<_>>();
+        let values = scan.columns.iter().map(|c| c.missing.to_array()).collect::<Result<Vec<_>>>()?;
+        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(1));
+        let row = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), values, &options)?;
+        buffer.extend_from_slice(&u32::try_from(json.len()).map_err(damaged)?.to_le_bytes());
+        buffer.extend_from_slice(&json);
+        buffer.extend_from_slice(&ipc::encode_body(&row).map_err(hide)?);
+        Ok(())
+    }
+
+    fn try_decode(
+        &self,
+        buffer: &[u8],
+        _: &[Arc<dyn ExecutionPlan>],
+        _: &TaskContext,
+        _: &dyn PhysicalProtoConverterExtension,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let (length, rest) = buffer.split_first_chunk::<4>().ok_or_else(|| damaged("too short"))?;
+        let (json, body) = rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(|| damaged("cut"))?;
+        let header: Header = serde_json::from_slice(json).map_err(damaged)?;
+        let row = ipc::decode_body(Bytes::copy_from_slice(body)).map_err(hide)?;
+        if row.num_columns() != header.columns.len() || row.num_rows() != 1 || header.partitions == 0 {
+            return Err(damaged("columns do not match"));
+        }
+        let (mut fields, mut columns) = (Vec::new(), Vec::new());
+        for (index, column) in header.columns.iter().enumerate() {
+            fields.push(row.schema().field(index).clone().with_nullable(column.nullable));
+            columns.push(ScannedColumn { id: column.id, missing: ScalarValue::try_from_array(row.column(index), 0)? });
+        }
+        let schema = Arc::new(Schema::new(fields));
+        let Header { scan, predicates, limit, partitions, .. } = header;
+        Ok(Arc::new(ChunkScan::new(scan, schema, columns, predicates, limit, partitions, None)))
+    }
+}

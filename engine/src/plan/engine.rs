@@ -1,0 +1,269 @@
+//! The coordinator's door to all of this: prepare a statement, run it, explain it.
+
+use super::context::{QueryContext, Relation, RelationName, Scope};
+use super::error::reveal;
+use super::execute::{EngineOptions, PARTITIONS_MAX, runtime};
+use super::explain::{self, Analyzed};
+use super::fragment::fragment;
+use super::prepare::Planner;
+use crate::PgType;
+use crate::semantics::session_state;
+use arrow::array::RecordBatch;
+use arrow::datatypes::Field;
+use datafusion::common::{Column, ScalarValue};
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::{SessionState, TaskContext};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::sql::sqlparser::ast::Statement;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use proto::data_node::FIELD_ID;
+use proto::{Clock, ColumnId, Error, QueryId, Result, SqlState, TableId};
+use std::sync::Arc;
+
+/// A column of a result, as a RowDescription needs it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutputColumn {
+    pub name: String,
+    pub ty: PgType,
+    /// Set when the column is one of a table's, unchanged.
+    pub table: Option<TableId>,
+    pub column: Option<ColumnId>,
+}
+
+/// A statement whose names and types are known. Stays valid while its relations keep their shape; `run` plans it anew
+/// when they changed.
+pub struct Prepared {
+    statement: Statement,
+    plan: LogicalPlan,
+    params: Vec<PgType>,
+    columns: Vec<OutputColumn>,
+    scope: Arc<Scope>,
+}
+
+impl Prepared {
+    /// The types of `$1 …`.
+    pub fn params(&self) -> &[PgType] {
+        &self.params
+    }
+
+    pub fn columns(&self) -> &[OutputColumn] {
+        &self.columns
+    }
+}
+
+pub struct QueryResult {
+    pub columns: Vec<OutputColumn>,
+    /// Dropping it cancels the query on every node.
+    pub stream: BoxStream<'static, Result<RecordBatch>>,
+}
+
+pub struct Engine {
+    runtime: Arc<RuntimeEnv>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Engine {
+    pub fn new(options: &EngineOptions, clock: Arc<dyn Clock>) -> Engine {
+        Engine { runtime: runtime(options), clock }
+    }
+
+    /// Plans a `SELECT`, `VALUES` or `WITH`. `param_types` are the types the client declared.
+    ///
+    /// # Errors
+    /// What PostgreSQL reports when it analyses a statement: unknown relations, columns, functions, wrong types.
+    pub fn prepare(
+        &self,
+        statement: &Statement,
+        param_types: &[Option<PgType>],
+        context: &QueryContext,
+    ) -> Result<Prepared> {
+        if !matches!(statement, Statement::Query(_)) {
+            return Err(Error::internal("only queries are planned here"));
+        }
+        let scope = Arc::new(Scope::new(context));
+        let state = state(&scope);
+        let planned = Planner::new(&state, &scope).plan(statement.clone(), param_types)?;
+        let columns = output_columns(&state, &planned.plan, &scope)?;
+        let (statement, params) = (statement.clone(), planned.params);
+        Ok(Prepared { statement, plan: planned.plan, params, columns, scope })
+    }
+
+    /// Runs it at the context's snapshot, on the calling runtime.
+    ///
+    /// # Errors
+    /// Of planning. Errors of execution come out of the stream.
+    pub async fn run(
+        &self,
+        prepared: &Prepared,
+        params: &[ScalarValue],
+        context: &QueryContext,
+    ) -> Result<QueryResult> {
+        let planned = self.plan(prepared, params, context).await?;
+        let stream = execute_stream(planned.plan, planned.task).map_err(reveal)?;
+        Ok(QueryResult { columns: prepared.columns.clone(), stream: stream.map_err(reveal).boxed() })
+    }
+
+    /// The lines of `EXPLAIN`; with `analyze`, after running it.
+    ///
+    /// # Errors
+    /// As [`Engine::run`]; with `analyze` also the errors of execution.
+    pub async fn explain(
+        &self,
+        prepared: &Prepared,
+        params: &[ScalarValue],
+        context: &QueryContext,
+        analyze: bool,
+        verbose: bool,
+    ) -> Result<Vec<String>> {
+        let started = self.clock.elapsed();
+        let planned = self.plan(prepared, params, context).await?;
+        let planning = self.clock.elapsed() - started;
+        let mut analyzed = None;
+        if analyze {
+            let started = self.clock.elapsed();
+            let mut stream = execute_stream(Arc::clone(&planned.plan), planned.task).map_err(reveal)?;
+            let mut rows = 0;
+            while let Some(batch) = stream.next().await {
+                rows += batch.map_err(reveal)?.num_rows();
+            }
+            analyzed = Some(Analyzed { rows, planning, execution: self.clock.elapsed() - started });
+        }
+        Ok(explain::lines(planned.plan.as_ref(), analyzed.as_ref(), verbose))
+    }
+
+    async fn plan(&self, prepared: &Prepared, params: &[ScalarValue], context: &QueryContext) -> Result<Planned> {
+        let scope = scope_for(prepared, context);
+        let state = state(&scope);
+        let logical = match unchanged(prepared, &scope) {
+            true => prepared.plan.clone(),
+            false => self.planned_anew(prepared, &state, &scope)?,
+        };
+        let logical = with_values(logical, &prepared.params, params)?;
+        let plan = state.create_physical_plan(&logical).await.map_err(reveal)?;
+        let push_down = context.settings.push_down;
+        let plan = fragment(plan, push_down, state.config_options()).map_err(reveal)?;
+        let task = TaskContext::from(&state).with_runtime(Arc::clone(&self.runtime));
+        Ok(Planned { plan, task: Arc::new(task) })
+    }
+
+    fn planned_anew(&self, prepared: &Prepared, state: &SessionState, scope: &Scope) -> Result<LogicalPlan> {
+        let types = prepared.params.iter().cloned().map(Some).collect::<Vec<_>>();
+        let planned = Planner::new(state, scope).plan(prepared.statement.clone(), &types)?;
+        let same_shape = |a: &OutputColumn, b: &OutputColumn| a.name == b.name && a.ty == b.ty;
+        let columns = output_columns(state, &planned.plan, scope)?;
+        let same = columns.len() == prepared.columns.len()
+            && columns.iter().zip(&prepared.columns).all(|(a, b)| same_shape(a, b));
+        match same {
+            true => Ok(planned.plan),
+            false => Err(Error::new(SqlState::FEATURE_NOT_SUPPORTED, "cached plan must not change result type")),
+        }
+    }
+}
+
+struct Planned {
+    plan: Arc<dyn ExecutionPlan>,
+    task: Arc<TaskContext>,
+}
+
+/// DataFusion under the statement's settings. What the cut relies on is set here, whatever `semantics` chose.
+fn state(scope: &Arc<Scope>) -> SessionState {
+    let settings = &scope.context.settings;
+    let mut state = session_state(settings);
+    let config = state.config_mut();
+    config.set_extension(Arc::clone(scope));
+    let options = config.options_mut();
+    // At least two, or there would be no exchanges to cut at.
+    options.execution.target_partitions = settings.partitions.clamp(2, PARTITIONS_MAX);
+    options.optimizer.prefer_existing_union = true;
+    // They are filled in while the plan runs, in one process.
+    options.optimizer.enable_dynamic_filter_pushdown = false;
+    options.optimizer.enable_topk_dynamic_filter_pushdown = false;
+    options.optimizer.enable_join_dynamic_filter_pushdown = false;
+    options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+    state
+}
+
+/// A statement that is run as it was prepared keeps what it looked up; a later run looks again.
+fn scope_for(prepared: &Prepared, context: &QueryContext) -> Arc<Scope> {
+    let before: (QueryId, _) = (prepared.scope.context.query, prepared.scope.context.snapshot);
+    match before == (context.query, context.snapshot) {
+        true => Arc::clone(&prepared.scope),
+        false => Arc::new(Scope::new(context)),
+    }
+}
+
+fn unchanged(prepared: &Prepared, scope: &Arc<Scope>) -> bool {
+    let same = |(name, before): (RelationName, Relation)| match (before, scope.relation(&name)) {
+        (Relation::Table { def: a, .. }, Some(Relation::Table { def: b, .. })) => {
+            Arc::ptr_eq(&a, &b) || (a.id == b.id && a.columns == b.columns)
+        }
+        (Relation::View { sql: a }, Some(Relation::View { sql: b })) => a == b,
+        (Relation::Rows(a), Some(Relation::Rows(b))) => a.schema() == b.schema(),
+        _ => false,
+    };
+    Arc::ptr_eq(&prepared.scope, scope) || prepared.scope.used().into_iter().all(same)
+}
+
+fn with_values(plan: LogicalPlan, types: &[PgType], values: &[ScalarValue]) -> Result<LogicalPlan> {
+    if values.len() != types.len() {
+        let message =
+            format!("bind message supplies {} parameters, but the statement requires {}", values.len(), types.len());
+        return Err(Error::new(SqlState::PROTOCOL_VIOLATION, message));
+    }
+    if types.is_empty() {
+        return Ok(plan);
+    }
+    let typed = values.iter().zip(types).map(|(value, ty)| value.cast_to(&ty.arrow()));
+    let typed = typed.collect::<datafusion::common::Result<Vec<_>>>().map_err(reveal)?;
+    plan.with_param_values(typed).map_err(reveal)
+}
+
+/// The schema after type coercion, which is the one the rows will have.
+fn output_columns(state: &SessionState, plan: &LogicalPlan, scope: &Scope) -> Result<Vec<OutputColumn>> {
+    let analyzed = state.analyzer().execute_and_check(plan.clone(), state.config_options(), |_, _| {});
+    let analyzed = analyzed.map_err(reveal)?;
+    let origins = origins(&analyzed, scope);
+    let names = crate::semantics::output_columns(analyzed.schema().as_arrow());
+    let fields = analyzed.schema().iter().zip(names).zip(origins);
+    fields.map(|(((_, field), name), origin)| output_column(name, field, origin)).collect()
+}
+
+fn output_column(name: String, field: &Field, origin: Option<(TableId, ColumnId)>) -> Result<OutputColumn> {
+    let ty = PgType::from_field(field);
+    let ty = ty.ok_or_else(|| Error::unsupported(format!("a result column of type {}", field.data_type())))?;
+    let (table, column) = origin.unzip();
+    Ok(OutputColumn { name, ty, table, column })
+}
+
+/// For output columns that are a table's, which one. Only looks through the outermost projections; elsewhere a field
+/// that still carries a column id was passed through unchanged, but its table is not told.
+fn origins(plan: &LogicalPlan, scope: &Scope) -> Vec<Option<(TableId, ColumnId)>> {
+    let tables: Vec<_> = scope
+        .used()
+        .into_iter()
+        .filter_map(|(_, relation)| match relation {
+            Relation::Table { def, .. } => Some(def),
+            _ => None,
+        })
+        .collect();
+    let origin = |column: Column, field: &Field| {
+        let id = ColumnId(field.metadata().get(FIELD_ID)?.parse().ok()?);
+        let [table] = &tables[..] else { return None };
+        let known = table.column_by_id(id)?;
+        (known.name == column.name || column.relation.is_none()).then_some((table.id, id))
+    };
+    let columns = plan.schema().columns();
+    columns.into_iter().zip(plan.schema().fields()).map(|(column, field)| origin(column, field)).collect()
+}
+
+/// The cut plan of a statement without parameters.
+#[cfg(test)]
+pub(super) async fn physical_plan(
+    engine: &Engine,
+    prepared: &Prepared,
+    context: &QueryContext,
+) -> Arc<dyn ExecutionPlan> {
+    engine.plan(prepared, &[], context).await.expect("a test's statement can be planned").plan
+}

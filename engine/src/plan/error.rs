@@ -1,0 +1,50 @@
+//! Our errors through DataFusion's, and back out unchanged.
+
+use datafusion::error::DataFusionError;
+use proto::{Error, SqlState};
+
+/// Hides one of our errors in DataFusion's type.
+pub(crate) fn hide(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
+}
+
+/// The error a client sees: ours if one of ours is at the root, else the translation of DataFusion's.
+pub(crate) fn reveal(error: DataFusionError) -> Error {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(current) = source {
+        if let Some(ours) = current.downcast_ref::<Error>() {
+            return ours.clone();
+        }
+        source = match current.downcast_ref::<DataFusionError>() {
+            Some(DataFusionError::External(inner)) => Some(inner.as_ref()),
+            Some(DataFusionError::Shared(inner)) => Some(inner.as_ref()),
+            _ => current.source(),
+        };
+    }
+    translate(error)
+}
+
+/// DataFusion's own errors that matter to whoever reacts to the SQLSTATE.
+fn translate(error: DataFusionError) -> Error {
+    let code = match error.find_root() {
+        DataFusionError::ResourcesExhausted(_) => SqlState::OUT_OF_MEMORY,
+        DataFusionError::NotImplemented(_) => SqlState::FEATURE_NOT_SUPPORTED,
+        DataFusionError::SQL(..) => SqlState::SYNTAX_ERROR,
+        DataFusionError::Plan(_) => SqlState::SYNTAX_ERROR,
+        _ => SqlState::INTERNAL_ERROR,
+    };
+    Error::new(code, error.strip_backtrace())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn our_error_survives_every_wrapping() {
+        let ours = Error::new(SqlState::DISK_FULL, "no space");
+        let wrapped = DataFusionError::Shared(Arc::new(hide(ours.clone()).context("while scanning")));
+        assert_eq!(reveal(DataFusionError::Context("join".into(), Box::new(wrapped))), ours);
+    }
+}

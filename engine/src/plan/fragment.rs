@@ -1,0 +1,367 @@
+//! Cuts a physical plan into the fragments that data nodes run and the rest that the coordinator runs.
+//!
+//! DataFusion planned for many partitions in one process and put an exchange wherever rows of several partitions must
+//! meet. The partitions of all nodes together are just more partitions, so everything between two exchanges may run on
+//! the nodes as it is; an exchange either stays inside each node (the rows that must meet are on one node) or becomes a
+//! gather. Nothing here relies on an operator it does not know: unknown ones run on the coordinator.
+
+use super::codec;
+use super::exchange::{Fragment, NodePart, RemoteExec};
+use super::scan::ChunkScan;
+use super::shards::{Shards, home};
+use datafusion::common::Result;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::config::ConfigOptions;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::scalar_subquery::ScalarSubqueryExpr;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::sanity_checker::SanityCheckPlan;
+use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
+use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
+use datafusion::physical_plan::{
+    Distribution, ExecutionPlan, ExecutionPlanProperties, Partitioning, replace_children_if_necessary,
+};
+use proto::{NodeName, ScanChunks};
+use std::sync::Arc;
+
+type Plan = Arc<dyn ExecutionPlan>;
+
+/// Turns a plan with `ChunkScan` leaves into one the coordinator can execute. With `push_down` off, nodes return bare
+/// rows.
+///
+/// # Errors
+/// When not even the scans can be sent, or DataFusion refuses the cut plan.
+pub(super) fn fragment(plan: Plan, push_down: bool, options: &ConfigOptions) -> Result<Plan> {
+    if push_down {
+        // A plan that cannot be encoded in part is run with bare scans; both ways give the same rows.
+        match cut(plan.clone(), true, options) {
+            Ok(cut) => return Ok(cut),
+            Err(error) => tracing::debug!(%error, "push-down given up"),
+        }
+    }
+    cut(plan, false, options)
+}
+
+fn cut(plan: Plan, push_down: bool, options: &ConfigOptions) -> Result<Plan> {
+    let mut cutter = Cutter { push_down, partitions: options.execution.target_partitions, fragments: 0 };
+    let plan = match whole(&plan).filter(|_| push_down) {
+        Some(shards) => cutter.gather(plan, &shards, "")?,
+        None => {
+            let piece = cutter.place(plan)?;
+            cutter.brought(piece, "the result is wanted in one place")?
+        }
+    };
+    SanityCheckPlan::new().optimize(plan, options)
+}
+
+/// Part of the plan, and where its rows are: `None` is the coordinator.
+struct Piece {
+    plan: Plan,
+    shards: Option<Shards>,
+}
+
+impl Piece {
+    fn local(plan: Plan) -> Piece {
+        Piece { plan, shards: None }
+    }
+}
+
+/// The shards of a plan that can go to one node as it stands.
+fn whole(plan: &Plan) -> Option<Shards> {
+    let mut scans = Vec::new();
+    let mut travels = true;
+    plan.apply(|node| {
+        match node.downcast_ref::<ChunkScan>() {
+            Some(scan) => scans.extend(scan.source.as_ref().and_then(|source| Shards::of(scan, source))),
+            None => travels &= can_travel(node.name()) || node.name() == "ScalarSubqueryExec",
+        }
+        Ok(if travels { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
+    })
+    .ok()?;
+    let shards = Shards::union(&scans.iter().collect::<Vec<_>>());
+    (travels && shards.nodes.len() == 1).then_some(shards)
+}
+
+/// Operators whose encoding keeps their meaning. `ChunkScan` is ours.
+fn can_travel(name: &str) -> bool {
+    matches!(
+        name,
+        "AggregateExec"
+            | "BoundedWindowAggExec"
+            | "CoalesceBatchesExec"
+            | "CoalescePartitionsExec"
+            | "CooperativeExec"
+            | "CrossJoinExec"
+            | "EmptyExec"
+            | "FilterExec"
+            | "GlobalLimitExec"
+            | "HashJoinExec"
+            | "LocalLimitExec"
+            | "NestedLoopJoinExec"
+            | "PlaceholderRowExec"
+            | "ProjectionExec"
+            | "RepartitionExec"
+            | "SortExec"
+            | "SortMergeJoinExec"
+            | "SortPreservingMergeExec"
+            | "UnionExec"
+            | "UnnestExec"
+            | "WindowAggExec"
+    )
+}
+
+struct Cutter {
+    push_down: bool,
+    partitions: usize,
+    fragments: u32,
+}
+
+impl Cutter {
+    fn place(&mut self, plan: Plan) -> Result<Piece> {
+        if let Some(scan) = plan.downcast_ref::<ChunkScan>() {
+            return self.place_scan(&plan, scan);
+        }
+        let pieces = plan.children().into_iter().cloned().map(|child| self.place(child)).collect::<Result<Vec<_>>>()?;
+        if pieces.iter().all(|piece| piece.shards.is_none()) {
+            let children = pieces.into_iter().map(|piece| piece.plan).collect();
+            return Ok(Piece::local(replace_children_if_necessary(plan, children)?));
+        }
+        match judge(&plan, &pieces) {
+            Ok(shards) => {
+                let children = pieces.into_iter().map(|piece| piece.plan).collect();
+                Ok(Piece { plan: replace_children_if_necessary(plan, children)?, shards: Some(shards) })
+            }
+            Err(why) => Ok(Piece::local(self.split(plan, pieces, &why)?)),
+        }
+    }
+
+    fn place_scan(&mut self, plan: &Plan, scan: &ChunkScan) -> Result<Piece> {
+        let source = scan.source.as_ref().expect("the coordinator's scans know their chunks");
+        let Some(shards) = Shards::of(scan, source) else {
+            let empty = EmptyExec::new(scan.schema()).with_partitions(scan.partitions());
+            return Ok(Piece::local(Arc::new(empty)));
+        };
+        if self.push_down {
+            return Ok(Piece { plan: plan.clone(), shards: Some(shards) });
+        }
+        Ok(Piece::local(self.gather(plan.clone(), &shards, "enable_partitionwise_aggregate is off")?))
+    }
+
+    /// `plan` runs on the coordinator; what can be done of it on the nodes is left there.
+    fn split(&mut self, plan: Plan, mut pieces: Vec<Piece>, why: &str) -> Result<Plan> {
+        if pieces.len() == 1 && cannot_travel(&plan).is_none() {
+            let Piece { plan: input, shards: Some(shards) } = pieces.swap_remove(0) else {
+                unreachable!("a plan without shards is not split");
+            };
+            return self.split_exchange(plan, input, &shards, why);
+        }
+        let ordered = plan.required_input_ordering();
+        let wanted = plan.input_distribution_requirements().into_per_child();
+        let mut children = Vec::with_capacity(pieces.len());
+        for ((piece, wanted), ordered) in pieces.into_iter().zip(wanted).zip(ordered) {
+            let Some(shards) = piece.shards else {
+                children.push(piece.plan);
+                continue;
+            };
+            let remote = self.gather(piece.plan, &shards, why)?;
+            children.push(self.redistributed(remote, wanted, ordered.is_some())?);
+        }
+        replace_children_if_necessary(plan, children)
+    }
+
+    /// An exchange over several nodes: the same inside each node, then once more over what they return.
+    fn split_exchange(&mut self, plan: Plan, input: Plan, shards: &Shards, why: &str) -> Result<Plan> {
+        if let Some(merge) = plan.downcast_ref::<SortPreservingMergeExec>() {
+            let merged = |input| SortPreservingMergeExec::new(merge.expr().clone(), input).with_fetch(merge.fetch());
+            let remote = self.gather(Arc::new(merged(input)), shards, why)?;
+            return Ok(Arc::new(merged(remote)));
+        }
+        if plan.is::<CoalescePartitionsExec>() {
+            let merged = |input| CoalescePartitionsExec::new(input).with_fetch(plan.fetch());
+            let remote = self.gather(Arc::new(merged(input)), shards, why)?;
+            return Ok(Arc::new(merged(remote)));
+        }
+        if let Some(exchange) = plan.downcast_ref::<RepartitionExec>() {
+            let shipped = match exchange.preserve_order() {
+                true => input,
+                false => reduced(exchange, input)?,
+            };
+            let remote = self.gather(shipped, shards, why)?;
+            let again = RepartitionExec::try_new(remote, exchange.partitioning().clone())?;
+            return Ok(match exchange.preserve_order() {
+                true => Arc::new(again.with_preserve_order()),
+                false => Arc::new(again),
+            });
+        }
+        let ordered = plan.required_input_ordering().into_iter().next().flatten().is_some();
+        let wanted = plan.input_distribution_requirements().into_per_child().swap_remove(0);
+        let remote = self.gather(input, shards, why)?;
+        let child = self.redistributed(remote, wanted, ordered)?;
+        replace_children_if_necessary(plan, vec![child])
+    }
+
+    /// Gives `remote` the distribution its consumer relies on.
+    fn redistributed(&self, remote: Plan, wanted: Distribution, ordered: bool) -> Result<Plan> {
+        let ordering = remote.output_ordering().cloned();
+        match wanted {
+            Distribution::UnspecifiedDistribution => Ok(remote),
+            Distribution::SinglePartition => Ok(match ordering {
+                _ if remote.output_partitioning().partition_count() == 1 => remote,
+                Some(ordering) => Arc::new(SortPreservingMergeExec::new(ordering, remote)),
+                None => Arc::new(CoalescePartitionsExec::new(remote)),
+            }),
+            keyed => {
+                let exchange = RepartitionExec::try_new(remote, keyed.create_partitioning(self.partitions))?;
+                Ok(match ordered && ordering.is_some() {
+                    true => Arc::new(exchange.with_preserve_order()),
+                    false => Arc::new(exchange),
+                })
+            }
+        }
+    }
+
+    /// The piece's rows on the coordinator, in order if they have one.
+    fn brought(&mut self, piece: Piece, why: &str) -> Result<Plan> {
+        let Some(shards) = piece.shards else { return Ok(piece.plan) };
+        let remote = self.gather(piece.plan, &shards, why)?;
+        Ok(match remote.output_ordering().cloned() {
+            Some(ordering) => Arc::new(SortPreservingMergeExec::new(ordering, remote)),
+            None => remote,
+        })
+    }
+
+    /// Ships `plan` to the nodes of `shards`; each returns one stream.
+    fn gather(&mut self, plan: Plan, shards: &Shards, why: &str) -> Result<Plan> {
+        let plan = one_stream(plan);
+        let mut parts: Vec<NodePart> =
+            shards.nodes.iter().map(|node| NodePart { node: node.clone(), scans: Vec::new() }).collect();
+        plan.apply(|node| {
+            if let Some(scan) = node.downcast_ref::<ChunkScan>() {
+                parts.iter_mut().for_each(|part| part.scans.push(chunks_on(scan, &part.node)));
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        let bytes = codec::encode(&plan).map_err(super::error::hide)?;
+        self.fragments += 1;
+        let fragment = Fragment { number: self.fragments, plan, bytes, parts, why: why.to_owned() };
+        Ok(Arc::new(RemoteExec::new(fragment)))
+    }
+}
+
+fn chunks_on(scan: &ChunkScan, node: &NodeName) -> ScanChunks {
+    let chunks = scan.source.iter().flat_map(|source| &source.chunks);
+    ScanChunks { scan: scan.scan, chunks: chunks.filter(|chunk| home(chunk) == node).map(|chunk| chunk.id).collect() }
+}
+
+/// A node answers with one stream, ordered if its partitions are.
+fn one_stream(plan: Plan) -> Plan {
+    // Spreading rows over partitions just before they are merged is of no use.
+    if let Some(exchange) = plan.downcast_ref::<RepartitionExec>() {
+        return one_stream(exchange.input().clone());
+    }
+    match plan.output_ordering() {
+        _ if plan.output_partitioning().partition_count() == 1 => plan,
+        Some(ordering) => Arc::new(SortPreservingMergeExec::new(ordering.clone(), plan)),
+        None => Arc::new(CoalescePartitionsExec::new(plan)),
+    }
+}
+
+/// Below a hash exchange, the groups of a partial aggregate are united inside each node: one state row per group and
+/// node crosses the wire, not one per group and partition.
+fn reduced(exchange: &RepartitionExec, input: Plan) -> Result<Plan> {
+    let Some(partial) = input.downcast_ref::<AggregateExec>() else { return Ok(input) };
+    let states_only = *partial.mode() == AggregateMode::Partial;
+    let ordered = partial.aggr_expr().iter().any(|aggregate| !aggregate.order_bys().is_empty());
+    if !states_only || ordered || partial.group_expr().is_empty() {
+        return Ok(input);
+    }
+    let groups = partial.group_expr().as_final();
+    let (aggregates, schema) = (partial.aggr_expr().to_vec(), partial.input_schema());
+    let filters = vec![None; aggregates.len()];
+    let spread = Arc::new(RepartitionExec::try_new(input.clone(), exchange.partitioning().clone())?);
+    let mode = AggregateMode::PartialReduce;
+    Ok(Arc::new(AggregateExec::try_new(mode, groups, aggregates, filters, spread, schema)?))
+}
+
+/// Why an operator must stay on the coordinator whatever its inputs are.
+fn cannot_travel(plan: &Plan) -> Option<String> {
+    if !can_travel(plan.name()) {
+        return Some(format!("{} runs on the access node only", super::explain::operator(plan.as_ref())));
+    }
+    let mut subquery = false;
+    let look = &mut |expr: &Arc<dyn PhysicalExpr>| {
+        expr.apply(|part| {
+            subquery |= part.is::<ScalarSubqueryExpr>();
+            Ok(TreeNodeRecursion::Continue)
+        })
+    };
+    plan.apply_expressions(look).ok()?;
+    subquery.then(|| "it uses the result of a subquery".to_owned())
+}
+
+/// Whether `plan` can run on the nodes over the pieces as they lie.
+fn judge(plan: &Plan, pieces: &[Piece]) -> Result<Shards, String> {
+    if let Some(why) = cannot_travel(plan) {
+        return Err(why);
+    }
+    let inputs = pieces.iter().map(|piece| piece.shards.as_ref()).collect::<Option<Vec<_>>>();
+    let inputs = inputs.ok_or("not all of its inputs are on data nodes")?;
+    let all = Shards::union(&inputs);
+    if plan.name() == "UnionExec" {
+        return Ok(all);
+    }
+    if all.nodes.len() == 1 {
+        return Ok(match inputs[..] {
+            [input] => input.after(plan.as_ref()),
+            _ => Shards { spaces: Default::default(), ..all },
+        });
+    }
+    let [input] = inputs[..] else {
+        return Err("joined rows lie on several data nodes".to_owned());
+    };
+    judge_unary(plan, input)?;
+    Ok(input.after(plan.as_ref()))
+}
+
+/// One input on several nodes.
+fn judge_unary(plan: &Plan, input: &Shards) -> Result<(), String> {
+    if let Some(aggregate) = plan.downcast_ref::<AggregateExec>() {
+        return match aggregate.mode() {
+            AggregateMode::Partial => Ok(()),
+            AggregateMode::FinalPartitioned => input.together(&aggregate.output_group_expr()),
+            AggregateMode::SinglePartitioned => input.together(&aggregate.group_expr().input_exprs()),
+            _ => Err("one result over all data nodes is wanted".to_owned()),
+        };
+    }
+    if let Some(exchange) = plan.downcast_ref::<RepartitionExec>() {
+        return match exchange.partitioning() {
+            Partitioning::Hash(keys, _) => input.together(keys),
+            Partitioning::RoundRobinBatch(_) => Ok(()),
+            _ => Err("its distribution is not known on data nodes".to_owned()),
+        };
+    }
+    if let Some(window) = plan.downcast_ref::<WindowAggExec>() {
+        return input.together(&window.partition_keys());
+    }
+    if let Some(window) = plan.downcast_ref::<BoundedWindowAggExec>() {
+        return input.together(&window.partition_keys());
+    }
+    if let Some(sort) = plan.downcast_ref::<SortExec>() {
+        let parted = sort.preserve_partitioning();
+        return parted.then_some(()).ok_or_else(|| "one order over all data nodes is wanted".to_owned());
+    }
+    match plan.name() {
+        "CoalesceBatchesExec"
+        | "CooperativeExec"
+        | "FilterExec"
+        | "LocalLimitExec"
+        | "ProjectionExec"
+        | "UnnestExec" => Ok(()),
+        _ => Err("rows of all data nodes are wanted together".to_owned()),
+    }
+}

@@ -1,0 +1,53 @@
+//! What a fragment's run cost on its node, for EXPLAIN ANALYZE. Travels as JSON in the stream's last message.
+
+use bytes::Bytes;
+use datafusion::physical_plan::ExecutionPlan;
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct FragmentMetrics {
+    /// From the request's arrival to its last row.
+    pub elapsed_us: u64,
+    /// In pre-order, as `explain` walks the fragment's plan.
+    pub operators: Vec<OperatorMetrics>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct OperatorMetrics {
+    pub name: String,
+    pub rows: Option<u64>,
+    /// Summed over partitions.
+    pub busy_us: Option<u64>,
+}
+
+impl FragmentMetrics {
+    pub fn of(plan: &dyn ExecutionPlan, elapsed_us: u64) -> FragmentMetrics {
+        let mut operators = Vec::new();
+        visit(plan, &mut operators);
+        FragmentMetrics { elapsed_us, operators }
+    }
+
+    pub fn encode(&self) -> Bytes {
+        serde_json::to_vec(self).expect("numbers and strings always encode").into()
+    }
+
+    /// Metrics are not worth failing a query for.
+    pub fn decode(bytes: &[u8]) -> Option<FragmentMetrics> {
+        serde_json::from_slice(bytes).ok()
+    }
+}
+
+/// The totals of one operator.
+pub(super) fn operator_metrics(plan: &dyn ExecutionPlan) -> OperatorMetrics {
+    let metrics = plan.metrics();
+    OperatorMetrics {
+        name: plan.name().to_owned(),
+        rows: metrics.as_ref().and_then(|m| m.output_rows()).map(|rows| rows as u64),
+        busy_us: metrics.as_ref().and_then(|m| m.elapsed_compute()).map(|ns| ns as u64 / 1_000),
+    }
+}
+
+fn visit(plan: &dyn ExecutionPlan, operators: &mut Vec<OperatorMetrics>) {
+    operators.push(operator_metrics(plan));
+    plan.children().iter().for_each(|child| visit(child.as_ref(), operators));
+}

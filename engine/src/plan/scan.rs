@@ -1,0 +1,145 @@
+//! The leaf of a distributed plan: "rows of this table", not yet bound to chunks or to a store.
+//!
+//! On the coordinator it carries the chunks that survived exclusion, for the fragmenter; they do not travel in the
+//! plan's bytes but in `FragmentRequest::scans`. On the node `bind` replaces it. It cannot be executed itself.
+//!
+//! Invariant: its partitioning is unknown, never `Hash`. DataFusion would take our slots for its own hash.
+
+use super::error::hide;
+use crate::{ChunkDef, TableDef};
+use arrow::datatypes::{Field, SchemaRef};
+use datafusion::common::Result;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::execution::TaskContext;
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions};
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, SendableRecordBatchStream,
+};
+use proto::{ColumnId, ColumnPredicate, Error};
+use std::fmt;
+use std::sync::Arc;
+
+/// A column of the scan's output. Its field is the schema's at the same place.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct ScannedColumn {
+    pub id: ColumnId,
+    /// As `ColumnDef::missing`, parsed: what rows written before the column existed hold.
+    pub missing: datafusion::common::ScalarValue,
+}
+
+/// The coordinator's side of a scan.
+#[derive(Debug, Clone)]
+pub(super) struct ScanSource {
+    pub table: Arc<TableDef>,
+    pub chunks: Vec<Arc<ChunkDef>>,
+    /// How many chunks the table has; the others were excluded.
+    pub chunks_total: usize,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct ChunkScan {
+    /// Its number in the plan.
+    pub scan: u32,
+    pub columns: Vec<ScannedColumn>,
+    pub predicates: Vec<ColumnPredicate>,
+    /// No more rows than this are of use from each partition.
+    pub limit: Option<usize>,
+    /// `None` on a node.
+    pub source: Option<ScanSource>,
+    properties: Arc<PlanProperties>,
+}
+
+impl ChunkScan {
+    pub fn new(
+        scan: u32,
+        schema: SchemaRef,
+        columns: Vec<ScannedColumn>,
+        predicates: Vec<ColumnPredicate>,
+        limit: Option<usize>,
+        partitions: usize,
+        source: Option<ScanSource>,
+    ) -> ChunkScan {
+        assert_eq!(schema.fields().len(), columns.len(), "a field per column");
+        let properties = Arc::new(scan_properties(schema, partitions));
+        ChunkScan { scan, columns, predicates, limit, source, properties }
+    }
+
+    pub fn partitions(&self) -> usize {
+        self.properties.partitioning.partition_count()
+    }
+
+    pub fn fields(&self) -> impl Iterator<Item = Field> {
+        let schema = self.schema();
+        (0..schema.fields().len()).map(move |i| schema.field(i).clone())
+    }
+}
+
+/// Of a scan of chunks, bound or not: rows in no order, in partitions that mean nothing.
+pub(super) fn scan_properties(schema: SchemaRef, partitions: usize) -> PlanProperties {
+    PlanProperties::new(
+        EquivalenceProperties::new(schema),
+        Partitioning::UnknownPartitioning(partitions),
+        EmissionType::Incremental,
+        Boundedness::Bounded,
+    )
+}
+
+impl DisplayAs for ChunkScan {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ChunkScan: scan={}", self.scan)?;
+        if let Some(source) = &self.source {
+            write!(f, ", table={}, chunks={}/{}", source.table.name, source.chunks.len(), source.chunks_total)?;
+        }
+        Ok(())
+    }
+}
+
+impl ExecutionPlan for ChunkScan {
+    fn name(&self) -> &str {
+        "ChunkScan"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        Vec::new()
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        _: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(self)
+    }
+
+    fn supports_limit_pushdown(&self) -> bool {
+        false
+    }
+
+    fn with_fetch(&self, limit: Option<usize>) -> Option<Arc<dyn ExecutionPlan>> {
+        Some(Arc::new(ChunkScan { limit, ..self.clone() }))
+    }
+
+    fn fetch(&self) -> Option<usize> {
+        self.limit
+    }
+
+    fn execute(&self, _: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        Err(hide(Error::internal(format!("scan {} was not bound to chunks", self.scan))))
+    }
+}

@@ -1,0 +1,189 @@
+//! Where the rows of a subplan are, and which of its columns decide it. The property the fragmenter computes
+//! bottom-up.
+
+use super::scan::{ChunkScan, ScanSource};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
+use datafusion::physical_plan::filter::FilterExec;
+use datafusion::physical_plan::projection::ProjectionExec;
+use proto::{NodeName, SlotSet};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// The rows of a subplan, spread over data nodes.
+#[derive(Debug, Clone)]
+pub(super) struct Shards {
+    pub nodes: BTreeSet<NodeName>,
+    /// Which slots each node holds; `Err` says why equal space values may lie on several nodes.
+    pub homes: Result<Arc<Homes>, String>,
+    /// Output columns that hold an unchanged space value: with `homes`, equal values of one of them are on one node.
+    pub spaces: BTreeSet<usize>,
+}
+
+pub(super) type Homes = BTreeMap<NodeName, SlotSet>;
+
+impl Shards {
+    /// `None` when no chunk is left to scan.
+    pub fn of(scan: &ChunkScan, source: &ScanSource) -> Option<Shards> {
+        let mut sets: BTreeSet<(&NodeName, SlotSet)> = BTreeSet::new();
+        for chunk in &source.chunks {
+            sets.insert((home(chunk), chunk.slots));
+        }
+        let nodes: BTreeSet<NodeName> = sets.iter().map(|(node, _)| (*node).clone()).collect();
+        if nodes.is_empty() {
+            return None;
+        }
+        let mut homes = Homes::new();
+        for (node, slots) in sets {
+            let held = homes.entry(node.clone()).or_insert(SlotSet::EMPTY);
+            slots.iter().for_each(|slot| held.insert(slot));
+        }
+        let table = &source.table;
+        let space = table.hypertable.as_ref().and_then(|hypertable| hypertable.space.as_ref());
+        let Some(space) = space else {
+            let homes = Err(format!("\"{}\" has no space column", table.name));
+            return Some(Shards { nodes, homes, spaces: BTreeSet::new() });
+        };
+        let column = table.column_by_id(space.column).map_or("?", |column| &column.name);
+        let homes = match disjoint(&homes, &homes) {
+            true => Ok(Arc::new(homes)),
+            false => Err(format!("rows of one \"{column}\" may lie on several data nodes")),
+        };
+        let spaces = scan.columns.iter().enumerate().filter(|(_, c)| c.id == space.column).map(|(i, _)| i);
+        Some(Shards { nodes, homes, spaces: spaces.collect() })
+    }
+
+    /// Rows of all of `parts`, column by column.
+    pub fn union(parts: &[&Shards]) -> Shards {
+        let nodes = parts.iter().flat_map(|part| part.nodes.iter().cloned()).collect();
+        let Some((first, rest)) = parts.split_first() else {
+            return Shards { nodes, homes: Err("nothing is united".to_owned()), spaces: BTreeSet::new() };
+        };
+        let (mut homes, mut spaces) = (first.homes.clone(), first.spaces.clone());
+        for part in rest {
+            spaces = &spaces & &part.spaces;
+            homes = match (homes, &part.homes) {
+                (Ok(all), Ok(more)) if disjoint(&all, more) => Ok(Arc::new(merged(&all, more))),
+                (Ok(_), Ok(_)) => Err("the united tables are placed differently".to_owned()),
+                (Err(why), _) => Err(why),
+                (_, Err(why)) => Err(why.clone()),
+            };
+        }
+        Shards { nodes, homes, spaces }
+    }
+
+    /// Whether rows that agree on `keys` are on one node.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn together(&self, keys: &[Arc<dyn PhysicalExpr>]) -> Result<(), String> {
+        if let Err(why) = &self.homes {
+            return Err(why.clone());
+        }
+        let holds = |key: &Arc<dyn PhysicalExpr>| {
+            key.downcast_ref::<Column>().is_some_and(|column| self.spaces.contains(&column.index()))
+        };
+        match keys.iter().any(holds) {
+            true => Ok(()),
+            false => {
+                let names = keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                Err(format!("keys ({}) do not contain the space column", plain(&names)))
+            }
+        }
+    }
+
+    /// The shards of `plan`'s output, given those of its input.
+    pub fn after(&self, plan: &dyn ExecutionPlan) -> Shards {
+        let spaces = match plan {
+            _ if plan.is::<ProjectionExec>() || plan.is::<AggregateExec>() || plan.is::<FilterExec>() => {
+                self.mapped(&outputs(plan))
+            }
+            _ if same_columns_first(plan.name()) => self.spaces.clone(),
+            _ => BTreeSet::new(),
+        };
+        Shards { nodes: self.nodes.clone(), homes: self.homes.clone(), spaces }
+    }
+
+    fn mapped(&self, outputs: &[Option<usize>]) -> BTreeSet<usize> {
+        let keeps = |(_, from): &(usize, &Option<usize>)| from.is_some_and(|from| self.spaces.contains(&from));
+        outputs.iter().enumerate().filter(keeps).map(|(to, _)| to).collect()
+    }
+}
+
+/// The node that reads a chunk: its first replica.
+pub(super) fn home(chunk: &crate::ChunkDef) -> &NodeName {
+    chunk.nodes.first().expect("the catalog gives every chunk a node")
+}
+
+/// `name@3` as users know it.
+pub(super) fn plain(expr: &str) -> String {
+    let mut text = String::with_capacity(expr.len());
+    let mut rest = expr;
+    while let Some((before, after)) = rest.split_once('@') {
+        text.push_str(before);
+        rest = after.trim_start_matches(|c: char| c.is_ascii_digit());
+    }
+    text + rest
+}
+
+/// For each output column, the input column it is a copy of.
+fn outputs(plan: &dyn ExecutionPlan) -> Vec<Option<usize>> {
+    let index = |expr: &Arc<dyn PhysicalExpr>| expr.downcast_ref::<Column>().map(Column::index);
+    if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
+        return projection.expr().iter().map(|output| index(&output.expr)).collect();
+    }
+    if let Some(aggregate) = plan.downcast_ref::<AggregateExec>() {
+        let groups = aggregate.group_expr();
+        // A grouping set replaces keys by NULL: the value no longer tells where the row came from.
+        if groups.has_grouping_set() {
+            return Vec::new();
+        }
+        return match aggregate.mode() {
+            AggregateMode::Partial | AggregateMode::Single | AggregateMode::SinglePartitioned => {
+                groups.expr().iter().map(|(expr, _)| index(expr)).collect()
+            }
+            // Their input is a partial aggregate's output: the groups come first.
+            _ => (0..groups.expr().len()).map(Some).collect(),
+        };
+    }
+    if let Some(filter) = plan.downcast_ref::<FilterExec>() {
+        return match filter.projection() {
+            Some(projection) => projection.iter().map(|index| Some(*index)).collect(),
+            None => (0..filter.schema().fields().len()).map(Some).collect(),
+        };
+    }
+    Vec::new()
+}
+
+/// Operators that pass their input's columns on, in place; windows append theirs.
+fn same_columns_first(name: &str) -> bool {
+    matches!(
+        name,
+        "CoalesceBatchesExec"
+            | "CoalescePartitionsExec"
+            | "CooperativeExec"
+            | "GlobalLimitExec"
+            | "LocalLimitExec"
+            | "RepartitionExec"
+            | "SortExec"
+            | "SortPreservingMergeExec"
+            | "WindowAggExec"
+            | "BoundedWindowAggExec"
+    )
+}
+
+/// Whether no slot is held by one node in `a` and by another in `b`.
+fn disjoint(a: &Homes, b: &Homes) -> bool {
+    a.iter().all(|(node, slots)| b.iter().all(|(other, others)| node == other || !slots.overlaps(others)))
+}
+
+fn merged(a: &Homes, b: &Homes) -> Homes {
+    let mut all = a.clone();
+    for (node, slots) in b {
+        let held = all.entry(node.clone()).or_insert(SlotSet::EMPTY);
+        slots.iter().for_each(|slot| held.insert(slot));
+    }
+    all
+}

@@ -1,0 +1,9 @@
+//! The planner against a cluster of in-memory nodes.
+
+mod cluster;
+mod codec;
+mod cuts;
+mod equality;
+mod explain;
+mod prepare;
+mod run;
