@@ -1,0 +1,130 @@
+//! The node itself: the verbs of `DataNode` on a store.
+
+use crate::chunks::Chunks;
+use crate::queries::Queries;
+use async_trait::async_trait;
+use engine::plan::{EngineOptions, Executor};
+use proto::{
+    ChunkId, ChunkStats, ChunkWrite, Clock, CommitMode, CommitSeq, DataNode, Error, FragmentRequest, FragmentStream,
+    NodeIdentity, NodeStatus, Result, Rng, SqlState, TxnId, TxnOutcome,
+};
+use std::path::Path;
+use std::sync::Arc;
+use storage::{StorageError, Store, StoreOptions, Vfs};
+
+#[derive(Debug, Clone)]
+pub struct NodeOptions {
+    pub store: StoreOptions,
+    pub engine: EngineOptions,
+    /// Threads that compute queries.
+    pub query_threads: usize,
+    /// Threads that may read chunks for queries at the same time.
+    pub reader_threads: usize,
+}
+
+impl Default for NodeOptions {
+    fn default() -> Self {
+        NodeOptions {
+            store: StoreOptions::default(),
+            engine: EngineOptions::default(),
+            query_threads: std::thread::available_parallelism().map_or(2, usize::from),
+            reader_threads: 32,
+        }
+    }
+}
+
+/// Must not be dropped without `close` when its log is to be marked clean; nothing is lost either way.
+pub struct Node {
+    store: Arc<Store>,
+    queries: Queries,
+}
+
+impl Node {
+    /// Opens the store in `dir` and starts the query threads. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The store's: a locked or damaged directory, another format.
+    pub fn open(
+        vfs: Arc<dyn Vfs>,
+        clock: Arc<dyn Clock>,
+        rng: Arc<dyn Rng>,
+        dir: &Path,
+        options: NodeOptions,
+    ) -> Result<Node> {
+        let store = Arc::new(Store::open(vfs, Arc::clone(&clock), rng, dir, options.store)?);
+        let executor = Executor::new(Arc::new(Chunks(Arc::clone(&store))), clock, &options.engine);
+        let queries = Queries::new(executor, options.query_threads, options.reader_threads)
+            .map_err(|error| Error::new(SqlState::INTERNAL_ERROR, format!("could not start query threads: {error}")))?;
+        Ok(Node { store, queries })
+    }
+
+    /// Cuts running queries off and closes the store; calls after it fail.
+    ///
+    /// # Errors
+    /// When the store had failed before, or its log cannot be marked.
+    pub async fn close(&self) -> Result<()> {
+        self.queries.stop();
+        self.stored(|store| store.close()).await
+    }
+
+    /// Runs a call of the store on a thread that may block. A caller that goes away does not stop it.
+    async fn stored<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Store) -> Result<T, StorageError> + Send + 'static,
+    ) -> Result<T> {
+        let store = Arc::clone(&self.store);
+        let called = tokio::task::spawn_blocking(move || call(&store)).await;
+        called.map_err(|error| Error::internal(format!("a call of the store stopped: {error}")))?.map_err(Error::from)
+    }
+}
+
+#[async_trait]
+impl DataNode for Node {
+    async fn hello(&self) -> Result<NodeStatus> {
+        let status = self.stored(|store| Ok(store.status())).await?;
+        Ok(NodeStatus { build: env!("CARGO_PKG_VERSION").to_owned(), ..status })
+    }
+
+    async fn attach(&self, identity: NodeIdentity) -> Result<()> {
+        self.stored(move |store| store.attach(identity)).await
+    }
+
+    async fn stage(&self, txn: TxnId, continues: bool, writes: Vec<ChunkWrite>) -> Result<()> {
+        self.stored(move |store| {
+            if continues && store.outcome(txn)? == TxnOutcome::Unknown {
+                let reason = "its first rows are not here; the node restarted since they were staged".to_owned();
+                return Err(StorageError::Txn { txn, reason });
+            }
+            store.stage(txn, writes)
+        })
+        .await
+    }
+
+    async fn prepare(&self, txn: TxnId) -> Result<()> {
+        self.stored(move |store| store.prepare(txn)).await
+    }
+
+    async fn commit(&self, txn: TxnId, seq: CommitSeq, mode: CommitMode) -> Result<()> {
+        self.stored(move |store| store.commit(txn, seq, mode)).await
+    }
+
+    async fn abort(&self, txn: TxnId) -> Result<()> {
+        self.stored(move |store| store.abort(txn)).await
+    }
+
+    async fn outcome(&self, txn: TxnId) -> Result<TxnOutcome> {
+        self.stored(move |store| store.outcome(txn)).await
+    }
+
+    async fn execute(&self, fragment: FragmentRequest) -> Result<FragmentStream> {
+        Ok(self.queries.start(fragment))
+    }
+
+    async fn chunk_stats(&self, chunks: Vec<ChunkId>) -> Result<Vec<ChunkStats>> {
+        self.stored(move |store| store.chunk_stats(&chunks)).await
+    }
+
+    async fn drop_chunks(&self, chunks: Vec<ChunkId>) -> Result<()> {
+        self.stored(move |store| store.drop_chunks(&chunks)).await
+    }
+}
