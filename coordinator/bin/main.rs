@@ -1,1 +1,45 @@
-fn main() {}
+//! `seriatim`: the one binary. It reads arguments, builds the parts and joins them; it is the only place that sees node
+//! and coordinator together.
+//!
+//! `args` what can be said on the command line · `serve` each process from start to clean stop · `demo` the tutorial
+//! before your eyes.
+
+mod args;
+mod demo;
+mod serve;
+
+use args::{Args, Command};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args = match args::parse() {
+        Ok(args) => args,
+        Err(error) => return fail(&error),
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::try_new(&args.log).unwrap_or_default())
+        .with_writer(std::io::stderr)
+        .init();
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the last word of a process that could not start goes to its terminal")]
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("seriatim: {error:#}");
+    ExitCode::FAILURE
+}
+
+fn run(args: Args) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("seriatim").build()?;
+    runtime.block_on(async {
+        match args.command {
+            Command::Demo(demo) => demo::run(demo).await,
+            Command::Embedded(embedded) => serve::embedded(embedded).await,
+            Command::Coordinator(coordinator) => serve::coordinator(coordinator).await,
+            Command::Node(node) => serve::node(node).await,
+        }
+    })
+}

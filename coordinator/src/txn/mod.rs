@@ -1,1 +1,37 @@
 //! Transactions over nodes: the two-phase log, commit sequences, recovery.
+//!
+//! It is the only writer of the catalog and the only one who tells nodes how a transaction ended; it knows no SQL.
+//!
+//! A commit, file by file: `transaction` stages rows and collects changes → `commit` votes, decides and tells →
+//! `record` and `log` hold the decision → `sequence` lets readers see it. What could not be told is told by
+//! `handshake`, the one way by which a node becomes available (`link`, `nodes`), on a watch that `cluster` owns.
+//!
+//! Invariants
+//! - A transaction has happened if and only if its `Commit` record is durable or, when it has one participant and
+//!   changes no catalog, that participant committed it. No record: it did not happen (presumed abort).
+//! - A record is logged only after its changes passed `CatalogState::apply` on the newest state, so that replay never
+//!   fails.
+//! - Snapshots lie below every commit that a node which is up does not know yet.
+//! - Lock order: `tip`, `new_chunks`, `newest`; `owed`, a link. Never across an await.
+
+mod cluster;
+mod commit;
+mod handshake;
+mod link;
+mod log;
+mod membership;
+mod nodes;
+mod record;
+mod sequence;
+#[cfg(test)]
+mod tests;
+mod transaction;
+
+pub use cluster::{Cluster, ClusterOptions};
+pub use link::{Link, Timeouts};
+pub use log::{DecisionLog, FileLog};
+pub use membership::{DEFAULT_NODE_PORT, NewNode};
+pub use nodes::{Connector, Nodes};
+pub use record::{Decision, Machine, Record};
+pub use sequence::Sequence;
+pub use transaction::Transaction;

@@ -1,0 +1,162 @@
+//! The command line. Each flag is also an environment variable `SERIATIM_<FLAG>` and a key of the TOML file given by
+//! `--config`; a flag wins over the environment, the environment over the file.
+
+use anyhow::{Context, bail};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// A distributed time-series database: hypertables over several plain machines, SQL through Postgres clients.
+#[derive(Parser)]
+#[command(version, max_term_width = 110)]
+pub struct Args {
+    /// What to log, to stderr: `error`, `warn`, `info`, `debug`, or per module as `info,storage=debug`
+    #[arg(long, global = true, default_value = "info", env = "SERIATIM_LOG")]
+    pub log: String,
+
+    /// A TOML file whose keys are the long flags, e.g. `sql-addr = "127.0.0.1:5433"`
+    #[arg(long, global = true, env = "SERIATIM_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// A whole cluster in one process, the tutorial run into it before your eyes, then open for psql
+    Demo(Demo),
+    /// Coordinator and two data nodes in one process, durable: the default for one machine
+    Embedded(Embedded),
+    /// SQL, catalog, planner and transactions; rows live on the data nodes added with add_data_node()
+    Coordinator(Coordinator),
+    /// A data node: stores chunks and runs its part of each query
+    Node(Node),
+}
+
+#[derive(clap::Args)]
+pub struct Demo {
+    /// Where psql connects
+    #[arg(long, default_value = "127.0.0.1:5433", env = "SERIATIM_SQL_ADDR", value_name = "HOST:PORT")]
+    pub sql_addr: SocketAddr,
+
+    /// Keep the data here instead of in a scratch directory that is removed at the end; must be empty or new
+    #[arg(long, env = "SERIATIM_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Stop after the tutorial instead of waiting for psql
+    #[arg(long)]
+    pub exit: bool,
+}
+
+#[derive(clap::Args)]
+pub struct Sql {
+    /// Where the catalog and the two-phase log live (with `embedded`, the chunks too); made if it does not exist
+    #[arg(long, env = "SERIATIM_DATA_DIR", value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// Where Postgres clients connect; port 0 takes a free one and prints it
+    #[arg(long, default_value = "127.0.0.1:5433", env = "SERIATIM_SQL_ADDR", value_name = "HOST:PORT")]
+    pub sql_addr: SocketAddr,
+
+    /// The password of role `postgres`, in a file; read at each start (also: the environment variable
+    /// SERIATIM_SUPERUSER_PASSWORD)
+    #[arg(long, env = "SERIATIM_SUPERUSER_PASSWORD_FILE", value_name = "FILE")]
+    pub superuser_password_file: Option<PathBuf>,
+
+    /// Let every role in without a password; only on a loopback address
+    #[arg(long, env = "SERIATIM_TRUST")]
+    pub trust: bool,
+
+    /// Listen on an address that other machines reach although nothing is encrypted yet
+    #[arg(long, env = "SERIATIM_INSECURE")]
+    pub insecure: bool,
+
+    /// Client connections served at once
+    #[arg(long, default_value_t = 1000, env = "SERIATIM_CONNECTIONS_MAX", value_name = "COUNT")]
+    pub connections_max: usize,
+
+    /// Memory for sorts, joins and aggregates of all queries of this process, in MiB
+    #[arg(long, default_value_t = 2048, env = "SERIATIM_QUERY_MEMORY_MIB", value_name = "MIB")]
+    pub query_memory_mib: usize,
+}
+
+#[derive(clap::Args)]
+pub struct Embedded {
+    #[command(flatten)]
+    pub sql: Sql,
+
+    /// Do not add the two built-in nodes to the cluster: add_data_node('dn1', host => …) does it
+    #[arg(long, env = "SERIATIM_NO_ATTACH")]
+    pub no_attach: bool,
+}
+
+#[derive(clap::Args)]
+pub struct Coordinator {
+    #[command(flatten)]
+    pub sql: Sql,
+}
+
+#[derive(clap::Args)]
+pub struct Node {
+    /// Where the chunks live; made if it does not exist
+    #[arg(long, env = "SERIATIM_DATA_DIR", value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// Where the coordinator connects; port 0 takes a free one and prints it
+    #[arg(long, default_value = "127.0.0.1:5435", env = "SERIATIM_NODE_ADDR", value_name = "HOST:PORT")]
+    pub node_addr: SocketAddr,
+
+    /// Listen on an address that other machines reach although nothing is encrypted yet
+    #[arg(long, env = "SERIATIM_INSECURE")]
+    pub insecure: bool,
+
+    /// Memory for sorts, joins and aggregates of all queries of this process, in MiB
+    #[arg(long, default_value_t = 2048, env = "SERIATIM_QUERY_MEMORY_MIB", value_name = "MIB")]
+    pub query_memory_mib: usize,
+}
+
+/// # Errors
+/// A configuration file that cannot be read. A wrong flag prints its own message and ends the process.
+pub fn parse() -> anyhow::Result<Args> {
+    let given = std::env::args_os().collect::<Vec<_>>();
+    let first = Args::parse_from(&given_or_help(&given));
+    let Some(file) = &first.config else { return Ok(first) };
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let table = text.parse::<toml::Table>().with_context(|| format!("cannot understand {}", file.display()))?;
+    let merged = with_file(&given, &table)?;
+    let command = Args::command().args_override_self(true).mut_subcommands(|sub| sub.args_override_self(true));
+    Ok(Args::from_arg_matches(&command.get_matches_from(merged))?)
+}
+
+/// Without any argument the help is more useful than a complaint.
+fn given_or_help(given: &[OsString]) -> Vec<OsString> {
+    match given {
+        [program] => vec![program.clone(), "--help".into()],
+        _ => given.to_vec(),
+    }
+}
+
+/// The file's keys as flags right behind the subcommand, so that later flags win; keys that the environment sets are
+/// left out, so that it wins too.
+fn with_file(given: &[OsString], table: &toml::Table) -> anyhow::Result<Vec<OsString>> {
+    let names = ["demo", "embedded", "coordinator", "node"];
+    let at = given.iter().position(|arg| names.iter().any(|name| arg == name)).context("which command?")?;
+    let mut merged = given[..=at].to_vec();
+    for (key, value) in table {
+        let variable = format!("SERIATIM_{}", key.replace('-', "_").to_uppercase());
+        if std::env::var_os(&variable).is_some() {
+            continue;
+        }
+        match value {
+            toml::Value::Boolean(true) => merged.push(format!("--{key}").into()),
+            toml::Value::Boolean(false) => {}
+            toml::Value::String(text) => merged.push(format!("--{key}={text}").into()),
+            toml::Value::Integer(number) => merged.push(format!("--{key}={number}").into()),
+            _ => bail!("key \"{key}\" of the configuration file must be a string, a number or a boolean"),
+        }
+    }
+    merged.extend_from_slice(&given[at + 1..]);
+    Ok(merged)
+}

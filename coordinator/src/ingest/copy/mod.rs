@@ -1,0 +1,28 @@
+//! COPY's text and CSV forms, in and out. No sockets and no tables: bytes to columns and columns to bytes.
+//!
+//! In: `LineSplitter` (`lines`) cuts the client's bytes, however they arrive, into blocks of whole records; `BlockParser`
+//! (`parse`) turns a block into columns, taking each field (`fields`) straight to its column's builder, without a row
+//! in between. `CopyParser` (`parser`) is the two in a row. Blocks depend on nothing before them, so that several
+//! threads can parse a stream that one of them splits.
+//! Out: `CopyWriter` (`writer`).
+//!
+//! Invariants
+//! - After an error a parser is good for nothing but dropping: no part of a COPY is kept.
+//! - Memory is bounded by one record (`RECORD_BYTES_MAX`), one push and one batch.
+//! - Delimiter, quote and escape are ASCII and no line ends: UTF-8 text may be cut at any of them.
+
+mod fields;
+mod lines;
+mod options;
+mod parse;
+mod parser;
+mod writer;
+
+pub use lines::{Block, LineSplitter, RECORD_BYTES_MAX};
+pub use options::{CopyDirection, CopyFormat, CopyOptions, HeaderLine};
+pub use parse::BlockParser;
+pub use parser::CopyParser;
+pub use writer::CopyWriter;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! The session as the wire talks to it: parse, prepare, execute, and the ends of transactions.
+
+use super::block::{Ending, State};
+use super::dispatch::{self, Plan};
+use super::{Session, parse};
+use crate::pg::backend::{
+    Conversation, Notice, Outcome, OutputColumn, Prepared, Statement, Statements, TransactionStatus,
+};
+use async_trait::async_trait;
+use datafusion::scalar::ScalarValue;
+use engine::PgType;
+use engine::types::TimeContext;
+use proto::{Error, Result};
+use std::sync::Arc;
+use std::time::Duration;
+
+#[async_trait]
+impl Conversation for Session {
+    fn parse(&mut self, sql: &str) -> Result<Vec<Statement>> {
+        let statements = parse::parse(sql)?.into_iter().map(|parsed| Statement {
+            text: parsed.text.as_str().into(),
+            interruptible: dispatch::is_interruptible(&parsed.command),
+            body: Some(Arc::new(parsed)),
+        });
+        Ok(statements.collect())
+    }
+
+    async fn prepare(&mut self, statement: &Statement, param_types: &[u32]) -> Result<Prepared> {
+        let Some(parsed) = parsed_of(statement) else { return Ok(Prepared::empty()) };
+        if !dispatch::ends_block(&parsed.command) {
+            self.block.check_usable()?;
+            self.refresh().await?;
+        }
+        let started_here = self.block.state == State::Idle;
+        self.enter();
+        let declared = param_types.iter().map(|oid| PgType::from_oid(*oid)).collect::<Vec<_>>();
+        let prepared = dispatch::prepare(self, &parsed, &declared).await;
+        if started_here && prepared.is_ok() {
+            // Preparing reads the catalog and changes nothing: the transaction it needed ends with it.
+            self.end(Ending::Commit).await?;
+        }
+        let prepared = prepared?;
+        Ok(Prepared {
+            statement: statement.clone(),
+            params: prepared.params.into(),
+            columns: prepared.columns.map(Into::into),
+            body: Some(Arc::new(prepared.plan)),
+        })
+    }
+
+    async fn execute(&mut self, prepared: &Prepared, params: Vec<ScalarValue>) -> Result<Outcome> {
+        let Some(parsed) = parsed_of(&prepared.statement) else {
+            return Err(Error::internal("an empty statement cannot be executed"));
+        };
+        if !dispatch::ends_block(&parsed.command) {
+            self.block.check_usable()?;
+            self.refresh().await?;
+        }
+        self.enter();
+        self.note_activity(&prepared.statement.text);
+        let plan = prepared.body.as_ref().and_then(|body| body.downcast_ref::<Plan>());
+        dispatch::execute(self, &parsed, plan, prepared, params).await
+    }
+
+    async fn sync(&mut self) -> Result<()> {
+        self.rest();
+        match self.block.state {
+            State::Implicit => self.end(Ending::Commit).await,
+            State::Idle | State::Open | State::Failed => Ok(()),
+        }
+    }
+
+    async fn fail(&mut self) {
+        match self.block.state {
+            State::Implicit => {
+                // Rolling back asks nothing of anyone: what is left behind on nodes is aborted in the background.
+                let _ = self.end(Ending::Rollback).await;
+            }
+            State::Open => {
+                self.block.fail();
+                self.abandon().await;
+            }
+            State::Idle | State::Failed => {}
+        }
+    }
+
+    fn transaction_status(&self) -> TransactionStatus {
+        match self.block.state {
+            State::Idle | State::Implicit => TransactionStatus::Idle,
+            State::Open => TransactionStatus::Block,
+            State::Failed => TransactionStatus::Failed,
+        }
+    }
+
+    fn statements(&mut self) -> &mut Statements {
+        &mut self.statements
+    }
+
+    fn cursor_columns(&self, name: &str) -> Option<Vec<OutputColumn>> {
+        self.cursors.columns(name)
+    }
+
+    fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    fn take_parameter_changes(&mut self) -> Vec<(String, String)> {
+        let changes = match &self.told {
+            Some(told) => self.variables.reported_changes(told),
+            None => self.variables.reported(),
+        };
+        if self.told.is_none() || !changes.is_empty() {
+            self.told = Some(self.variables.clone());
+        }
+        changes
+    }
+
+    fn time_context(&self) -> TimeContext {
+        // SET let no zone in that cannot be read.
+        TimeContext::of_session(&self.settings()).unwrap_or(TimeContext::UTC)
+    }
+
+    fn statement_timeout(&self) -> Option<Duration> {
+        let millis = self.variables.raw("statement_timeout").parse::<u64>().unwrap_or(0);
+        (millis > 0).then(|| Duration::from_millis(millis))
+    }
+
+    async fn close(&mut self) {
+        self.abandon().await;
+        self.front.activity.lock().remove(&self.pid);
+    }
+}
+
+fn parsed_of(statement: &Statement) -> Option<Arc<parse::Parsed>> {
+    statement.body.clone().and_then(|body| body.downcast::<parse::Parsed>().ok())
+}
+
+impl Session {
+    fn enter(&mut self) {
+        self.block.enter(&self.variables, self.front.clock.now_us());
+    }
+
+    /// Ends the transaction. Its settings are taken back or kept whatever becomes of its rows.
+    pub(super) async fn end(&mut self, ending: Ending) -> Result<()> {
+        self.cursors.close_all();
+        match ending {
+            Ending::Rollback => {
+                self.abandon().await;
+                self.block.end(Ending::Rollback, &mut self.variables);
+                Ok(())
+            }
+            Ending::Commit => {
+                let committed = match self.transaction.take().map(Arc::into_inner) {
+                    Some(Some(transaction)) => transaction.into_inner().commit().await.map(|_| ()),
+                    Some(None) => Err(Error::internal("a COPY still writes to the transaction that is to commit")),
+                    None => Ok(()),
+                };
+                let ended = if committed.is_ok() { Ending::Commit } else { Ending::Rollback };
+                self.block.end(ended, &mut self.variables);
+                committed
+            }
+        }
+    }
+
+    /// Rolls the open transaction's rows and definitions back; the block's state is the caller's.
+    pub(super) async fn abandon(&mut self) {
+        self.cursors.close_all();
+        if let Some(transaction) = self.take_transaction() {
+            transaction.abort().await;
+        }
+    }
+
+    /// `None` also when a sink that was dropped late still holds the transaction: dropping that handle aborts it.
+    fn take_transaction(&mut self) -> Option<crate::txn::Transaction> {
+        self.transaction.take().and_then(Arc::into_inner).map(tokio::sync::Mutex::into_inner)
+    }
+
+    fn note_activity(&self, text: &str) {
+        if let Some(activity) = self.front.activity.lock().get_mut(&self.pid) {
+            text.clone_into(&mut activity.query);
+            activity.query_started_us = self.front.clock.now_us();
+            activity.active = true;
+        }
+    }
+
+    fn rest(&self) {
+        if let Some(activity) = self.front.activity.lock().get_mut(&self.pid) {
+            activity.active = false;
+        }
+    }
+}

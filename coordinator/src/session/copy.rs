@@ -1,0 +1,187 @@
+//! COPY FROM STDIN and COPY TO STDOUT. Files of the server are nobody's to read or write.
+
+use super::Session;
+use super::insert::{target_columns, writable_table};
+use super::parse::fold;
+use super::query::rows_of;
+use crate::ingest::copy::{CopyDirection, CopyOptions, CopyParser, CopyWriter};
+use crate::pg::backend::{CopyBlock, CopyFormat, CopySink, CopyStream, Outcome, RowStream};
+use crate::session::SharedTransaction;
+use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use arrow::datatypes::Schema;
+use async_trait::async_trait;
+use bytes::Bytes;
+use datafusion::scalar::ScalarValue;
+use datafusion::sql::sqlparser::ast::{CopySource, CopyTarget, Statement};
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+use engine::types::{Formatter, TimeContext};
+use engine::{ColumnDef, TableDef};
+use futures::StreamExt;
+use proto::{Error, Result, SqlState};
+use std::sync::Arc;
+
+pub(super) async fn run(session: &mut Session, statement: &Statement) -> Result<Outcome> {
+    let Statement::Copy { source, to, target, options, legacy_options, .. } = statement else {
+        return Err(Error::internal("not a COPY"));
+    };
+    match target {
+        CopyTarget::Stdin | CopyTarget::Stdout => {}
+        _ => {
+            return Err(Error::new(
+                SqlState::INSUFFICIENT_PRIVILEGE,
+                "permission denied to COPY to or from a file or a program",
+            )
+            .detail("The server reads and writes no files for its clients.")
+            .hint("COPY to stdout or from stdin, or psql's \\copy command, work for anyone."));
+        }
+    }
+    let direction = if *to { CopyDirection::To } else { CopyDirection::From };
+    let options = CopyOptions::parse(direction, options, legacy_options)?;
+    match (to, source) {
+        (true, source) => copy_out(session, source, options).await,
+        (false, CopySource::Table { table_name, columns }) => {
+            let names = columns.iter().map(fold).collect();
+            copy_in(session, &super::define::object_name(table_name), names, options).await
+        }
+        (false, CopySource::Query(_)) => Err(Error::new(SqlState::SYNTAX_ERROR, "COPY from a query is not possible")),
+    }
+}
+
+async fn copy_out(session: &mut Session, source: &CopySource, options: CopyOptions) -> Result<Outcome> {
+    let query = match source {
+        CopySource::Query(query) => Statement::Query(query.clone()),
+        CopySource::Table { table_name, columns } => {
+            let columns = columns.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let columns = if columns.is_empty() { "*".to_owned() } else { columns };
+            let sql = format!("SELECT {columns} FROM {table_name}");
+            let parsed = Parser::parse_sql(&PostgreSqlDialect {}, &sql).ok().and_then(|mut parsed| parsed.pop());
+            parsed.ok_or_else(|| Error::internal("a SELECT of columns reads back"))?
+        }
+    };
+    let (columns, stream) = rows_of(session, &query).await?;
+    let context = TimeContext::of_session(&session.settings())?;
+    let typed = columns.iter().map(|column| (column.name.clone(), column.ty.clone())).collect();
+    let writer = CopyWriter::new(options, typed, Formatter { zone: context.zone })?;
+    Ok(Outcome::CopyOut { columns_count: columns.len(), format: CopyFormat::Text, stream: encoded(writer, stream) })
+}
+
+/// A header, then the rows of each batch; one message per line.
+fn encoded(writer: CopyWriter, stream: RowStream) -> CopyStream {
+    let mut header = Vec::new();
+    writer.write_header(&mut header);
+    let header = (!header.is_empty()).then(|| block(header, Vec::new(), 0));
+    let rows = stream.map(move |batch| {
+        let batch = batch?;
+        let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(batch.num_rows()));
+        writer.write_rows(&batch, &mut bytes, &mut ends)?;
+        Ok(block(bytes, ends, batch.num_rows() as u64))
+    });
+    futures::stream::iter(header.map(Ok)).chain(rows).boxed()
+}
+
+fn block(bytes: Vec<u8>, mut message_ends: Vec<usize>, rows_count: u64) -> CopyBlock {
+    if message_ends.is_empty() && !bytes.is_empty() {
+        message_ends.push(bytes.len());
+    }
+    CopyBlock { bytes: Bytes::from(bytes), message_ends, rows_count }
+}
+
+async fn copy_in(
+    session: &mut Session,
+    name: &(Option<String>, String),
+    names: Vec<String>,
+    options: CopyOptions,
+) -> Result<Outcome> {
+    let table = writable_table(session, name).await?;
+    let targets = target_columns(&table, names)?;
+    let context = TimeContext::of_session(&session.settings())?;
+    let defaults = defaults(session, &table, &targets).await?;
+    let typed = targets.iter().map(|column| (column.name.clone(), column.ty.clone())).collect::<Vec<_>>();
+    let parser = CopyParser::new(options, &typed, context, &table.name)?;
+    let transaction = session.transaction();
+    Ok(Outcome::CopyIn(Box::new(Sink {
+        table,
+        targets,
+        defaults,
+        context,
+        parser: Some(parser),
+        transaction,
+        rows_count: 0,
+    })))
+}
+
+/// What columns that the COPY does not name are filled with, by position in the table.
+async fn defaults(session: &mut Session, table: &TableDef, targets: &[ColumnDef]) -> Result<Vec<Option<ScalarValue>>> {
+    let mut values = Vec::with_capacity(table.columns.len());
+    for column in &table.columns {
+        let is_target = targets.iter().any(|target| target.id == column.id);
+        values.push(match (&column.default, is_target) {
+            (Some(default), false) => Some(super::utility::constant(session, default, &column.ty).await?),
+            _ => None,
+        });
+    }
+    Ok(values)
+}
+
+struct Sink {
+    table: Arc<TableDef>,
+    targets: Vec<ColumnDef>,
+    defaults: Vec<Option<ScalarValue>>,
+    context: TimeContext,
+    /// `None` once the end has been read.
+    parser: Option<CopyParser>,
+    transaction: SharedTransaction,
+    rows_count: u64,
+}
+
+impl Sink {
+    async fn store(&mut self, batches: Vec<RecordBatch>) -> Result<()> {
+        for batch in batches {
+            let batch = self.completed(&batch)?;
+            self.rows_count += self.transaction.lock().await.write(&self.table, batch).await?;
+        }
+        Ok(())
+    }
+
+    /// Every column of the table, in its order.
+    fn completed(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let rows = batch.num_rows();
+        let column = |(column, default): (&ColumnDef, &Option<ScalarValue>)| -> Result<ArrayRef> {
+            match (self.targets.iter().position(|target| target.id == column.id), default) {
+                (Some(position), _) => Ok(batch.column(position).clone()),
+                (None, None) => Ok(new_null_array(&column.ty.arrow(), rows)),
+                (None, Some(value)) => value.to_array_of_size(rows).map_err(|e| Error::internal(e.to_string())),
+            }
+        };
+        let columns = self.table.columns.iter().zip(&self.defaults).map(column).collect::<Result<Vec<_>>>()?;
+        let fields = self.table.columns.iter().map(|column| column.field().with_nullable(true)).collect::<Vec<_>>();
+        let whole = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns);
+        whole.map_err(|error| Error::internal(error.to_string()))
+    }
+}
+
+#[async_trait]
+impl CopySink for Sink {
+    fn columns_count(&self) -> usize {
+        self.targets.len()
+    }
+
+    fn format(&self) -> CopyFormat {
+        CopyFormat::Text
+    }
+
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        let Some(parser) = &mut self.parser else { return Ok(()) };
+        let batches = parser.push(&bytes)?;
+        self.store(batches).await
+    }
+
+    async fn finish(mut self: Box<Self>) -> Result<u64> {
+        if let Some(parser) = self.parser.take() {
+            let batches = parser.finish()?;
+            self.store(batches).await?;
+        }
+        Ok(self.rows_count)
+    }
+}

@@ -1,0 +1,339 @@
+//! CREATE, ALTER, DROP and TRUNCATE TABLE.
+
+use super::columns::{checked_name, column, column_type, unserved};
+use super::{no_relation, object_name, skip_or};
+use crate::catalog::{CatalogChange, ColumnAlteration, CommentTarget, Relation};
+use crate::pg::backend::{Notice, Outcome};
+use crate::session::Session;
+use crate::session::insert::Shape;
+use crate::session::parse::fold;
+use crate::session::query::rows_of;
+use crate::session::relations::find;
+use datafusion::sql::sqlparser::ast::{
+    AlterColumnOperation, AlterTable, AlterTableOperation, CommentObject, CreateIndex, CreateTable, Expr, ObjectName,
+    Owner, RenameTableNameKind, Statement, Truncate, Value as Literal,
+};
+use engine::types::TimeContext;
+use engine::{ColumnDef, PgType, TableDef};
+use futures::StreamExt;
+use proto::{ColumnId, Error, Result, SqlState, TableId};
+use std::sync::Arc;
+
+/// PostgreSQL's own limit.
+const COLUMNS_COUNT_MAX: usize = 1600;
+
+pub async fn create(session: &mut Session, create: &CreateTable) -> Result<Outcome> {
+    session.check_writable("CREATE TABLE")?;
+    refuse_unserved(create)?;
+    let (schema, name) = object_name(&create.name);
+    let schema = session.target_schema(schema.as_deref()).await?;
+    let name = checked_name(name)?;
+    let catalog = session.catalog().await;
+    if create.if_not_exists && catalog.relation(&session.database, &schema, &name).is_some() {
+        session.notice(Notice::notice(format!("relation \"{name}\" already exists, skipping")));
+        return Ok(Outcome::Done { tag: "CREATE TABLE".to_owned() });
+    }
+    let mut filling = None;
+    let columns = match &create.query {
+        None => create.columns.iter().enumerate().map(|(n, ast)| column(ast, id_at(n))).collect::<Result<Vec<_>>>()?,
+        Some(query) => {
+            let (output, stream) = rows_of(session, &Statement::Query(query.clone())).await?;
+            filling = Some(stream);
+            let plain = |(n, column): (usize, &crate::pg::backend::OutputColumn)| {
+                new_column(id_at(n), &column.name, &column.ty)
+            };
+            output.iter().enumerate().map(plain).collect()
+        }
+    };
+    check_columns(&columns)?;
+    let table = TableDef {
+        id: TableId(session.new_oid()),
+        database: session.database.clone(),
+        schema,
+        name,
+        owner: session.current_user().to_owned(),
+        next_column: id_at(columns.len()),
+        columns,
+        hypertable: None,
+        comment: None,
+    };
+    session.change(CatalogChange::CreateTable(table.clone())).await?;
+    let Some(mut stream) = filling else { return Ok(Outcome::Done { tag: "CREATE TABLE".to_owned() }) };
+    let shape = Shape::new(&table, TimeContext::of_session(&session.settings())?);
+    let transaction = session.transaction();
+    let mut rows = 0;
+    while let Some(batch) = stream.next().await {
+        rows += transaction.lock().await.write(&table, shape.fit(&batch?)?).await?;
+    }
+    Ok(Outcome::Done { tag: format!("SELECT {rows}") })
+}
+
+fn id_at(position: usize) -> ColumnId {
+    ColumnId(position as u32 + 1)
+}
+
+fn new_column(id: ColumnId, name: &str, ty: &PgType) -> ColumnDef {
+    let name = name.to_owned();
+    ColumnDef { id, name, ty: ty.clone(), nullable: true, default: None, missing: None, comment: None }
+}
+
+fn refuse_unserved(create: &CreateTable) -> Result<()> {
+    let unserved_parts = [
+        (create.temporary, "a temporary table"),
+        (create.external || create.location.is_some(), "an external table"),
+        (create.like.is_some(), "CREATE TABLE … LIKE"),
+        (create.inherits.is_some(), "INHERITS"),
+        (create.partition_by.is_some() || create.partition_of.is_some(), "declarative partitioning"),
+        (!create.constraints.is_empty(), "a table constraint"),
+    ];
+    match unserved_parts.iter().find(|(given, _)| *given) {
+        Some((_, what)) => Err(unserved(what)),
+        None => Ok(()),
+    }
+}
+
+fn check_columns(columns: &[ColumnDef]) -> Result<()> {
+    if columns.len() > COLUMNS_COUNT_MAX {
+        return Err(Error::new(SqlState::new("54011"), format!("tables can have at most {COLUMNS_COUNT_MAX} columns")));
+    }
+    for (n, column) in columns.iter().enumerate() {
+        if columns[..n].iter().any(|other| other.name == column.name) {
+            let message = format!("column \"{}\" specified more than once", column.name);
+            return Err(Error::new(SqlState::DUPLICATE_COLUMN, message));
+        }
+    }
+    Ok(())
+}
+
+/// The table, which the session's role owns. `None` when it is missing and may be.
+async fn owned(
+    session: &mut Session,
+    name: &(Option<String>, String),
+    if_exists: bool,
+) -> Result<Option<Arc<TableDef>>> {
+    let catalog = session.catalog().await;
+    let path = session.variables.search_path(session.current_user());
+    match find(&catalog, &session.database, &path, name.0.as_deref(), &name.1) {
+        Some(Relation::Table(table)) => {
+            let table = table.clone();
+            session.check_owner(&table).await?;
+            Ok(Some(table))
+        }
+        Some(Relation::View(_)) => {
+            Err(Error::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is not a table", name.1)))
+        }
+        None => skip_or(session, if_exists, no_relation(name)).map(|()| None),
+    }
+}
+
+pub async fn alter(session: &mut Session, alter: &AlterTable) -> Result<&'static str> {
+    session.check_writable("ALTER TABLE")?;
+    let name = object_name(&alter.name);
+    for operation in &alter.operations {
+        // Looked up each time: the operation before may have changed it.
+        let Some(table) = owned(session, &name, alter.if_exists).await? else { return Ok("ALTER TABLE") };
+        if let Some(change) = alteration(session, &table, operation)? {
+            for change in change {
+                session.change(change).await?;
+            }
+        }
+    }
+    Ok("ALTER TABLE")
+}
+
+/// `None`: nothing to do, after a notice.
+fn alteration(
+    session: &mut Session,
+    table: &TableDef,
+    operation: &AlterTableOperation,
+) -> Result<Option<Vec<CatalogChange>>> {
+    let id = table.id;
+    let one = |change| Ok(Some(vec![change]));
+    match operation {
+        AlterTableOperation::AddColumn { column_def, if_not_exists, .. } => {
+            let mut column = column(column_def, table.next_column)?;
+            if *if_not_exists && table.column(&column.name).is_some() {
+                let message =
+                    format!("column \"{}\" of relation \"{}\" already exists, skipping", column.name, table.name);
+                session.notice(Notice::notice(message));
+                return Ok(None);
+            }
+            column.missing = column.default.as_deref().map(|text| constant_default(&column, text)).transpose()?;
+            one(CatalogChange::AddColumn { table: id, column })
+        }
+        AlterTableOperation::DropColumn { column_names, if_exists, .. } => {
+            let mut changes = Vec::new();
+            for name in column_names.iter().map(fold) {
+                match table.column(&name) {
+                    Some(column) => changes.push(CatalogChange::DropColumn { table: id, column: column.id }),
+                    None => skip_or(session, *if_exists, no_column(table, &name))?,
+                }
+            }
+            Ok(Some(changes))
+        }
+        AlterTableOperation::RenameColumn { old_column_name, new_column_name } => {
+            let column = column_of(table, &fold(old_column_name))?.id;
+            let name = checked_name(fold(new_column_name))?;
+            one(CatalogChange::RenameColumn { table: id, column, name })
+        }
+        AlterTableOperation::RenameTable { table_name } => {
+            let (RenameTableNameKind::To(name) | RenameTableNameKind::As(name)) = table_name;
+            one(CatalogChange::RenameRelation { relation: id, name: checked_name(object_name(name).1)? })
+        }
+        AlterTableOperation::AlterColumn { column_name, op } => {
+            let column = column_of(table, &fold(column_name))?;
+            let alteration = column_alteration(column, op)?;
+            one(CatalogChange::AlterColumn { table: id, column: column.id, alteration })
+        }
+        AlterTableOperation::OwnerTo { new_owner } => {
+            let owner = match new_owner {
+                Owner::Ident(ident) => fold(ident),
+                _ => session.current_user().to_owned(),
+            };
+            one(CatalogChange::SetOwner { relation: id, owner })
+        }
+        AlterTableOperation::AddConstraint { .. } => Err(unserved("a table constraint")),
+        AlterTableOperation::SetOptionsParens { options } => {
+            let names = options.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            Err(unserved(&format!("ALTER TABLE … SET ({names})")))
+        }
+        other => Err(unserved(&format!("ALTER TABLE … {other}"))),
+    }
+}
+
+fn column_alteration(column: &ColumnDef, op: &AlterColumnOperation) -> Result<ColumnAlteration> {
+    Ok(match op {
+        AlterColumnOperation::SetDefault { value } => {
+            ColumnAlteration { default: Some(Some(value.to_string())), ..ColumnAlteration::default() }
+        }
+        AlterColumnOperation::DropDefault => ColumnAlteration { default: Some(None), ..ColumnAlteration::default() },
+        AlterColumnOperation::DropNotNull => ColumnAlteration { nullable: Some(true), ..ColumnAlteration::default() },
+        AlterColumnOperation::SetNotNull if !column.nullable => ColumnAlteration::default(),
+        AlterColumnOperation::SetDataType { data_type, .. } if column_type(data_type)? == column.ty => {
+            ColumnAlteration::default()
+        }
+        AlterColumnOperation::SetNotNull => return Err(unserved("ALTER COLUMN … SET NOT NULL on a nullable column")),
+        other => return Err(unserved(&format!("ALTER COLUMN … {other}"))),
+    })
+}
+
+fn column_of<'a>(table: &'a TableDef, name: &str) -> Result<&'a ColumnDef> {
+    table.column(name).ok_or_else(|| no_column(table, name))
+}
+
+fn no_column(table: &TableDef, name: &str) -> Error {
+    let message = format!("column \"{name}\" of relation \"{}\" does not exist", table.name);
+    Error::new(SqlState::UNDEFINED_COLUMN, message)
+}
+
+/// The text of a default that rows written before can be given: a literal, perhaps cast or negated.
+fn constant_default(column: &ColumnDef, default: &str) -> Result<String> {
+    use datafusion::sql::sqlparser::{dialect::PostgreSqlDialect, parser::Parser};
+    let refused = || unserved(&format!("ADD COLUMN \"{}\" with a default that is not a literal", column.name));
+    let mut parser = Parser::new(&PostgreSqlDialect {}).try_with_sql(default).map_err(|_| refused())?;
+    let text = literal_text(&parser.parse_expr().map_err(|_| refused())?).ok_or_else(refused)?;
+    engine::types::parse_scalar(&column.ty, &text, &TimeContext::UTC)?;
+    Ok(text)
+}
+
+fn literal_text(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Value(value) => match &value.value {
+            Literal::Number(digits, _) => Some(digits.clone()),
+            Literal::SingleQuotedString(text) | Literal::EscapedStringLiteral(text) => Some(text.clone()),
+            Literal::Boolean(value) => Some(value.to_string()),
+            _ => None,
+        },
+        Expr::Cast { expr, .. } | Expr::Nested(expr) => literal_text(expr),
+        Expr::UnaryOp { op, expr } if op.to_string() == "-" => Some(format!("-{}", literal_text(expr)?)),
+        _ => None,
+    }
+}
+
+pub async fn drop(
+    session: &mut Session,
+    name: &(Option<String>, String),
+    if_exists: bool,
+    cascade: bool,
+) -> Result<()> {
+    session.check_writable("DROP TABLE")?;
+    let catalog = session.catalog().await;
+    let path = session.variables.search_path(session.current_user());
+    match find(&catalog, &session.database, &path, name.0.as_deref(), &name.1) {
+        Some(Relation::Table(table)) => {
+            session.check_owner(table).await?;
+            super::view::drop_dependants(session, table.id, cascade).await?;
+            session.change(CatalogChange::DropTable(table.id)).await
+        }
+        Some(Relation::View(_)) => {
+            Err(Error::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is not a table", name.1))
+                .hint("Use DROP VIEW to remove a view."))
+        }
+        None => {
+            let missing = Error::new(SqlState::UNDEFINED_TABLE, format!("table \"{}\" does not exist", name.1));
+            skip_or(session, if_exists, missing)
+        }
+    }
+}
+
+pub async fn truncate(session: &mut Session, truncate: &Truncate) -> Result<&'static str> {
+    session.check_writable("TRUNCATE TABLE")?;
+    for target in &truncate.table_names {
+        if let Some(table) = owned(session, &object_name(&target.name), truncate.if_exists).await? {
+            session.change(CatalogChange::Truncate(table.id)).await?;
+        }
+    }
+    Ok("TRUNCATE TABLE")
+}
+
+/// Chunks are kept sorted and carry statistics; there is no other index to build. A unique one would be a promise.
+pub async fn create_index(session: &mut Session, create: &CreateIndex) -> Result<&'static str> {
+    session.check_writable("CREATE INDEX")?;
+    let Some(table) = owned(session, &object_name(&create.table_name), false).await? else {
+        return Ok("CREATE INDEX");
+    };
+    if create.unique {
+        return Err(unserved("a UNIQUE index"));
+    }
+    for column in &create.columns {
+        if let Expr::Identifier(ident) = &column.column.expr {
+            column_of(&table, &fold(ident))?;
+        }
+    }
+    session.notice(
+        Notice::notice(format!("no index was built on \"{}\"", table.name))
+            .detail("Chunks are kept sorted by their space column and time, with statistics for everything else."),
+    );
+    Ok("CREATE INDEX")
+}
+
+pub async fn comment(
+    session: &mut Session,
+    kind: &CommentObject,
+    name: &ObjectName,
+    text: Option<String>,
+    if_exists: bool,
+) -> Result<&'static str> {
+    session.check_writable("COMMENT")?;
+    let parts = name.0.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let target = match kind {
+        CommentObject::Table => match owned(session, &object_name(name), if_exists).await? {
+            Some(table) => CommentTarget::Relation(table.id),
+            None => return Ok("COMMENT"),
+        },
+        CommentObject::Column if parts.len() >= 2 => {
+            let table = ObjectName(name.0[..name.0.len() - 1].to_vec());
+            let Some(table) = owned(session, &object_name(&table), if_exists).await? else { return Ok("COMMENT") };
+            let column = column_of(&table, &object_name(name).1)?.id;
+            CommentTarget::Column { table: table.id, column }
+        }
+        CommentObject::Schema => {
+            CommentTarget::Schema { database: session.database.clone(), name: object_name(name).1 }
+        }
+        CommentObject::Database => CommentTarget::Database(object_name(name).1),
+        CommentObject::Role | CommentObject::User => CommentTarget::Role(object_name(name).1),
+        other => return Err(unserved(&format!("COMMENT ON {other}"))),
+    };
+    session.change(CatalogChange::SetComment { target, text }).await?;
+    Ok("COMMENT")
+}

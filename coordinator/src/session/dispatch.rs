@@ -1,0 +1,126 @@
+//! A statement to whoever runs it.
+
+use super::parse::{Command, Parsed};
+use super::query::QueryPlan;
+use super::{Session, copy, define, insert, query, utility};
+use crate::pg::backend::{Outcome, OutputColumn, Prepared};
+use datafusion::scalar::ScalarValue;
+use datafusion::sql::sqlparser::ast::Statement;
+use engine::PgType;
+use proto::{Error, Result, SqlState};
+use std::sync::Arc;
+
+/// What preparing a statement found out, kept for its execution.
+pub(super) enum Plan {
+    Query(Arc<QueryPlan>),
+    Insert(Arc<insert::InsertPlan>),
+    /// Nothing worth keeping.
+    Utility,
+}
+
+pub(super) struct Typed {
+    pub params: Vec<PgType>,
+    /// `None` when the statement returns no rows.
+    pub columns: Option<Vec<OutputColumn>>,
+    pub plan: Plan,
+}
+
+impl Typed {
+    fn utility(columns: Option<Vec<OutputColumn>>) -> Typed {
+        Typed { params: Vec::new(), columns, plan: Plan::Utility }
+    }
+}
+
+/// A cancel must not make the client doubt whether a transaction ended.
+pub(super) fn is_interruptible(command: &Command) -> bool {
+    !matches!(command, Command::Sql(Statement::Commit { .. } | Statement::Rollback { .. }))
+}
+
+/// What a failed block still accepts.
+pub(super) fn ends_block(command: &Command) -> bool {
+    matches!(command, Command::Sql(Statement::Commit { .. } | Statement::Rollback { .. }))
+}
+
+pub(super) async fn prepare(session: &mut Session, parsed: &Parsed, declared: &[Option<PgType>]) -> Result<Typed> {
+    let Command::Sql(statement) = &parsed.command else { return Ok(Typed::utility(None)) };
+    let one = |name: &str, ty: PgType| Some(vec![OutputColumn::computed(name, ty)]);
+    Ok(match statement {
+        Statement::Query(_) => {
+            let plan = query::prepare(session, statement, declared).await?;
+            Typed { params: plan.params(), columns: Some(plan.columns()), plan: Plan::Query(Arc::new(plan)) }
+        }
+        Statement::Insert(insert) => {
+            let plan = insert::prepare(session, insert, declared).await?;
+            Typed { params: plan.params(), columns: None, plan: Plan::Insert(Arc::new(plan)) }
+        }
+        Statement::Explain { .. } => Typed::utility(one("QUERY PLAN", PgType::Text)),
+        Statement::ShowVariable { variable } => Typed::utility(Some(utility::show_columns(variable))),
+        Statement::Fetch { name, .. } => Typed::utility(session.cursors.columns(&super::parse::fold(name))),
+        Statement::Execute { .. } => Typed::utility(utility::execute_columns(session, statement)),
+        _ => Typed::utility(None),
+    })
+}
+
+pub(super) async fn execute(
+    session: &mut Session,
+    parsed: &Parsed,
+    plan: Option<&Plan>,
+    prepared: &Prepared,
+    params: Vec<ScalarValue>,
+) -> Result<Outcome> {
+    match (&parsed.command, plan) {
+        (_, Some(Plan::Query(plan))) => query::run(session, plan, &params, prepared.columns.clone()).await,
+        (_, Some(Plan::Insert(plan))) => insert::run(session, plan, &params).await,
+        (Command::Sql(statement), _) => execute_sql(session, statement).await,
+        (Command::ServerUsage { grant, servers, grantees }, _) => {
+            define::grant::server_usage(session, *grant, servers, grantees).await
+        }
+        (Command::Membership { grant, roles, members }, _) => {
+            define::grant::membership(session, *grant, roles, members).await
+        }
+        (Command::Maintenance { tag }, _) => done(*tag),
+        (Command::Refused { what }, _) => Err(Error::unsupported(what)),
+    }
+}
+
+pub(super) fn done(tag: impl Into<String>) -> Result<Outcome> {
+    Ok(Outcome::Done { tag: tag.into() })
+}
+
+async fn execute_sql(session: &mut Session, statement: &Statement) -> Result<Outcome> {
+    match statement {
+        Statement::StartTransaction { modes, .. } => utility::begin(session, modes),
+        Statement::Commit { .. } => utility::commit(session).await,
+        Statement::Rollback { savepoint: None, .. } => utility::rollback(session).await,
+        Statement::Rollback { .. } | Statement::Savepoint { .. } | Statement::ReleaseSavepoint { .. } => {
+            Err(Error::unsupported("a savepoint"))
+        }
+        Statement::Set(set) => utility::set(session, set).await,
+        Statement::ShowVariable { variable } => utility::show(session, variable),
+        Statement::Reset(reset) => utility::reset(session, reset),
+        Statement::Discard { object_type } => utility::discard(session, object_type).await,
+        Statement::Prepare { .. } => utility::prepare(session, statement).await,
+        Statement::Execute { .. } => Box::pin(utility::execute(session, statement)).await,
+        Statement::Deallocate { name, .. } => utility::deallocate(session, name),
+        Statement::Declare { stmts } => utility::declare(session, stmts).await,
+        Statement::Fetch { name, direction, .. } => utility::fetch(session, name, direction).await,
+        Statement::Close { cursor } => utility::close(session, cursor),
+        Statement::Explain { .. } => query::explain(session, statement).await,
+        Statement::Copy { .. } => copy::run(session, statement).await,
+        Statement::Call(_) => query::call(session, statement).await,
+        Statement::Lock(_) => done("LOCK TABLE"),
+        Statement::Update(_) => Err(Error::unsupported("UPDATE")),
+        Statement::Delete(_) => Err(Error::unsupported("DELETE")),
+        Statement::Merge(_) => Err(Error::unsupported("MERGE")),
+        other => match define::run(session, other).await? {
+            Some(outcome) => Ok(outcome),
+            None => Err(unknown(other)),
+        },
+    }
+}
+
+fn unknown(statement: &Statement) -> Error {
+    let text = statement.to_string();
+    let words = text.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
+    Error::new(SqlState::FEATURE_NOT_SUPPORTED, format!("{words} is not supported yet"))
+}

@@ -1,0 +1,359 @@
+//! SQL text to statements. The PostgreSQL grammar is sqlparser's; the few statements it refuses (a `GRANT` on a foreign
+//! server, one role to another, …) are read here from the same tokens.
+
+use datafusion::sql::sqlparser::ast::{Ident, Statement};
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
+use proto::{Error, Result, SqlState};
+
+/// Nested parentheses, sub-queries and operators the parser follows before it gives up.
+const RECURSION_MAX: usize = 128;
+
+#[derive(Debug, Clone)]
+pub enum Command {
+    Sql(Statement),
+    /// `GRANT|REVOKE USAGE ON FOREIGN SERVER a, b TO|FROM c`; an empty grantee list never occurs.
+    ServerUsage {
+        grant: bool,
+        servers: Vec<String>,
+        grantees: Vec<String>,
+    },
+    /// `GRANT|REVOKE a, b TO|FROM c`.
+    Membership {
+        grant: bool,
+        roles: Vec<String>,
+        members: Vec<String>,
+    },
+    /// Nothing to do here: CHECKPOINT, VACUUM, REINDEX, … with the tag PostgreSQL answers.
+    Maintenance {
+        tag: &'static str,
+    },
+    /// `DO`, `PREPARE TRANSACTION`, …: known, and not served.
+    Refused {
+        what: &'static str,
+    },
+}
+
+/// One statement and the text it was read from.
+#[derive(Debug, Clone)]
+pub struct Parsed {
+    pub command: Command,
+    pub text: String,
+}
+
+/// Splits at top-level semicolons and parses each part. Empty statements vanish.
+///
+/// # Errors
+/// `SYNTAX_ERROR` with PostgreSQL's wording and a position in `sql`; `STATEMENT_TOO_COMPLEX` for absurd nesting.
+pub fn parse(sql: &str) -> Result<Vec<Parsed>> {
+    engine::semantics::check_depth(sql)?;
+    let dialect = PostgreSqlDialect {};
+    let tokens = Tokenizer::new(&dialect, sql)
+        .tokenize_with_location()
+        .map_err(|e| syntax(e.message, position(sql, e.location)))?;
+    let parts = tokens.split(|token| token.token == Token::SemiColon);
+    let parts = parts.filter(|part| part.iter().any(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF)));
+    parts.map(|part| parse_one(sql, part)).collect()
+}
+
+fn parse_one(sql: &str, tokens: &[TokenWithSpan]) -> Result<Parsed> {
+    let significant = tokens.iter().filter(|t| !matches!(t.token, Token::Whitespace(_) | Token::EOF));
+    let significant = significant.collect::<Vec<_>>();
+    let text = slice(sql, &significant);
+    let words = Words { tokens: &significant, next: 0 };
+    if let Some(command) = unparsed(words)? {
+        return Ok(Parsed { command, text });
+    }
+    let dialect = PostgreSqlDialect {};
+    let mut parser = Parser::new(&dialect)
+        .with_recursion_limit(RECURSION_MAX)
+        .with_tokens_with_locations(tokens.iter().filter(|t| t.token != Token::EOF).cloned().collect());
+    let statement = parser.parse_statement().map_err(|error| parser_error(sql, tokens, error))?;
+    match parser.peek_token() {
+        TokenWithSpan { token: Token::EOF, .. } => Ok(Parsed { command: Command::Sql(statement), text }),
+        extra => Err(near(sql, &extra)),
+    }
+}
+
+/// The statement's own text, from its first to its last token.
+fn slice(sql: &str, tokens: &[&TokenWithSpan]) -> String {
+    let (Some(first), Some(last)) = (tokens.first(), tokens.last()) else { return String::new() };
+    let start = byte_offset(sql, first.span.start);
+    let end = byte_offset(sql, last.span.end);
+    sql.get(start..end.max(start)).unwrap_or(sql).to_owned()
+}
+
+fn byte_offset(sql: &str, at: Location) -> usize {
+    let line_start = match at.line {
+        0 | 1 => 0,
+        line => sql.match_indices('\n').nth(line as usize - 2).map_or(sql.len(), |(index, _)| index + 1),
+    };
+    let in_line = sql[line_start..].char_indices().nth((at.column as usize).saturating_sub(1));
+    in_line.map_or(sql.len(), |(index, _)| line_start + index)
+}
+
+/// Character position from 1, as ErrorResponse counts.
+fn position(sql: &str, at: Location) -> u32 {
+    (sql[..byte_offset(sql, at)].chars().count() + 1) as u32
+}
+
+fn syntax(message: impl Into<String>, position: u32) -> Error {
+    Error::new(SqlState::SYNTAX_ERROR, message).position(position)
+}
+
+fn near(sql: &str, token: &TokenWithSpan) -> Error {
+    match token.token {
+        Token::EOF => end_of_input(sql),
+        _ => {
+            let start = byte_offset(sql, token.span.start);
+            let text = sql.get(start..byte_offset(sql, token.span.end)).filter(|text| !text.is_empty());
+            let text = text.map_or_else(|| token.token.to_string(), str::to_owned);
+            syntax(format!("syntax error at or near \"{text}\""), position(sql, token.span.start))
+        }
+    }
+}
+
+fn end_of_input(sql: &str) -> Error {
+    syntax("syntax error at end of input", (sql.chars().count() + 1) as u32)
+}
+
+/// sqlparser says where it stopped only in words: `Expected: …, found: x at Line: 1, Column: 8`.
+fn parser_error(sql: &str, tokens: &[TokenWithSpan], error: ParserError) -> Error {
+    let message = match error {
+        ParserError::RecursionLimitExceeded => {
+            return Error::new(SqlState::STATEMENT_TOO_COMPLEX, "stack depth limit exceeded");
+        }
+        ParserError::ParserError(message) | ParserError::TokenizerError(message) => message,
+    };
+    let number = |after: &str| {
+        let rest = &message[message.rfind(after)? + after.len()..];
+        rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse::<u64>().ok()
+    };
+    match (number("at Line: "), number("Column: ")) {
+        (Some(line), Some(column)) => {
+            let at = Location { line, column };
+            match tokens.iter().find(|token| token.span.start == at) {
+                Some(token) => near(sql, token),
+                None => syntax(format!("syntax error: {message}"), position(sql, at)),
+            }
+        }
+        _ if message.contains("found: EOF") => end_of_input(sql),
+        _ => Error::new(SqlState::SYNTAX_ERROR, format!("syntax error: {message}")),
+    }
+}
+
+/// A cursor over significant tokens.
+struct Words<'a> {
+    tokens: &'a [&'a TokenWithSpan],
+    next: usize,
+}
+
+impl Words<'_> {
+    fn peek(&self) -> Option<&Token> {
+        self.tokens.get(self.next).map(|token| &token.token)
+    }
+
+    fn take(&mut self, keyword: &str) -> bool {
+        let found = matches!(self.peek(), Some(Token::Word(word)) if word.quote_style.is_none()
+            && word.value.eq_ignore_ascii_case(keyword));
+        self.next += usize::from(found);
+        found
+    }
+
+    fn take_all(&mut self, keywords: &[&str]) -> bool {
+        let start = self.next;
+        let all = keywords.iter().all(|keyword| self.take(keyword));
+        if !all {
+            self.next = start;
+        }
+        all
+    }
+
+    fn name(&mut self) -> Option<String> {
+        let name = match self.peek()? {
+            Token::Word(word) => fold(&Ident {
+                value: word.value.clone(),
+                quote_style: word.quote_style,
+                span: self.tokens[self.next].span,
+            }),
+            _ => return None,
+        };
+        self.next += 1;
+        Some(name)
+    }
+
+    fn names(&mut self) -> Option<Vec<String>> {
+        let mut names = vec![self.name()?];
+        while self.peek() == Some(&Token::Comma) {
+            self.next += 1;
+            names.push(self.name()?);
+        }
+        Some(names)
+    }
+
+    fn is_done(&self) -> bool {
+        self.next == self.tokens.len()
+    }
+}
+
+/// An identifier as PostgreSQL folds it: lower case unless quoted.
+pub fn fold(ident: &Ident) -> String {
+    match ident.quote_style {
+        Some(_) => ident.value.clone(),
+        None => ident.value.to_lowercase(),
+    }
+}
+
+/// What a statement is and whether it reads or writes rows, for those who only need to know that.
+pub(crate) struct StatementKind {
+    pub words: String,
+    pub touches_rows: bool,
+}
+
+/// # Errors
+/// As [`parse`].
+pub(crate) fn statement_kinds(sql: &str) -> Result<Vec<StatementKind>> {
+    let kinds = parse(sql)?.into_iter().map(|parsed| StatementKind {
+        touches_rows: matches!(
+            parsed.command,
+            Command::Sql(
+                Statement::Query(_)
+                    | Statement::Insert(_)
+                    | Statement::Update(_)
+                    | Statement::Delete(_)
+                    | Statement::Copy { .. }
+                    | Statement::Truncate(_)
+            )
+        ),
+        words: parsed.text.split_whitespace().next().unwrap_or_default().to_uppercase(),
+    });
+    Ok(kinds.collect())
+}
+
+/// Schema and name out of the text of a `regclass`.
+///
+/// # Errors
+/// `42602 invalid name syntax`.
+pub(crate) fn qualified_name(text: &str) -> Result<(Option<String>, String)> {
+    let invalid = || Error::new(SqlState::new("42602"), "invalid name syntax");
+    let mut parser = Parser::new(&PostgreSqlDialect {}).try_with_sql(text).map_err(|_| invalid())?;
+    let name = parser.parse_object_name(false).map_err(|_| invalid())?;
+    match parser.peek_token().token {
+        Token::EOF => Ok(super::define::object_name(&name)),
+        _ => Err(invalid()),
+    }
+}
+
+/// `None`: sqlparser shall read it.
+fn unparsed(mut words: Words<'_>) -> Result<Option<Command>> {
+    for (keyword, grant) in [("GRANT", true), ("REVOKE", false)] {
+        if words.take(keyword) {
+            return Ok(grant_of(words, grant));
+        }
+    }
+    let maintenance: &[(&[&str], &'static str)] = &[
+        (&["CHECKPOINT"], "CHECKPOINT"),
+        (&["VACUUM"], "VACUUM"),
+        (&["ANALYZE"], "ANALYZE"),
+        (&["REINDEX"], "REINDEX"),
+        (&["UNLISTEN"], "UNLISTEN"),
+    ];
+    if let Some((_, tag)) = maintenance.iter().find(|(keywords, _)| words.take_all(keywords)) {
+        return Ok(Some(Command::Maintenance { tag }));
+    }
+    let refused: &[(&[&str], &'static str)] = &[
+        (&["PREPARE", "TRANSACTION"], "PREPARE TRANSACTION"),
+        (&["COMMIT", "PREPARED"], "COMMIT PREPARED"),
+        (&["ROLLBACK", "PREPARED"], "ROLLBACK PREPARED"),
+        (&["ALTER", "DEFAULT", "PRIVILEGES"], "ALTER DEFAULT PRIVILEGES"),
+        (&["ALTER", "SYSTEM"], "ALTER SYSTEM"),
+        (&["REASSIGN", "OWNED"], "REASSIGN OWNED"),
+        (&["DROP", "OWNED"], "DROP OWNED"),
+        (&["CREATE", "SERVER"], "CREATE SERVER"),
+        (&["DROP", "SERVER"], "DROP SERVER"),
+        (&["CLUSTER"], "CLUSTER"),
+        (&["DO"], "DO"),
+        (&["LISTEN"], "LISTEN"),
+        (&["NOTIFY"], "NOTIFY"),
+        (&["MOVE"], "MOVE"),
+    ];
+    Ok(refused.iter().find(|(keywords, _)| words.take_all(keywords)).map(|(_, what)| Command::Refused { what }))
+}
+
+fn grant_of(mut words: Words<'_>, grant: bool) -> Option<Command> {
+    let to = if grant { "TO" } else { "FROM" };
+    let usage = words.take_all(&["USAGE", "ON", "FOREIGN", "SERVER"])
+        || words.take_all(&["ALL", "ON", "FOREIGN", "SERVER"])
+        || words.take_all(&["ALL", "PRIVILEGES", "ON", "FOREIGN", "SERVER"]);
+    let objects = words.names()?;
+    if !words.take(to) {
+        return None;
+    }
+    let grantees = words.names()?;
+    let done = words.is_done()
+        || words.take_all(&["WITH", "GRANT", "OPTION"])
+        || words.take_all(&["WITH", "ADMIN", "OPTION"])
+        || words.take("CASCADE")
+        || words.take("RESTRICT");
+    match (done && words.is_done(), usage) {
+        (false, _) => None,
+        (true, true) => Some(Command::ServerUsage { grant, servers: objects, grantees }),
+        (true, false) => Some(Command::Membership { grant, roles: objects, members: grantees }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(sql: &str) -> Command {
+        let mut parsed = parse(sql).unwrap();
+        assert_eq!(parsed.len(), 1, "{sql}");
+        parsed.remove(0).command
+    }
+
+    #[test]
+    fn the_tutorials_grant_is_read() {
+        let Command::ServerUsage { grant, servers, grantees } =
+            one("GRANT USAGE ON FOREIGN SERVER dn1, dn2 to testuser;")
+        else {
+            panic!("another command");
+        };
+        assert!(grant);
+        assert_eq!((servers, grantees), (vec!["dn1".to_owned(), "dn2".to_owned()], vec!["testuser".to_owned()]));
+    }
+
+    #[test]
+    fn roles_and_tables_are_told_apart_in_grants() {
+        assert!(matches!(one("GRANT a TO b"), Command::Membership { grant: true, .. }));
+        assert!(matches!(one("REVOKE a FROM b"), Command::Membership { grant: false, .. }));
+        assert!(matches!(one("GRANT SELECT ON t TO b"), Command::Sql(Statement::Grant(_))));
+        assert!(matches!(one("GRANT CREATE ON SCHEMA public TO b"), Command::Sql(Statement::Grant(_))));
+    }
+
+    #[test]
+    fn statements_are_split_outside_quotes_only() {
+        let parsed = parse("select ';'; select $$ a;b $$ ;; ; -- ;\n select 3").unwrap();
+        let texts = parsed.iter().map(|p| p.text.as_str()).collect::<Vec<_>>();
+        assert_eq!(texts, ["select ';'", "select $$ a;b $$", "select 3"]);
+        assert!(parse(" ; -- nothing").unwrap().is_empty());
+    }
+
+    #[test]
+    fn syntax_errors_speak_as_postgres_does() {
+        for (sql, message, position) in [
+            ("selec 1", "syntax error at or near \"selec\"", 1),
+            ("select 1; select * form t", "syntax error at or near \"t\"", 25),
+            ("select (1", "syntax error at end of input", 10),
+            ("select 1 1", "syntax error at or near \"1\"", 10),
+        ] {
+            let error = parse(sql).unwrap_err();
+            assert_eq!(
+                (error.code, error.message.as_str(), error.position),
+                (SqlState::SYNTAX_ERROR, message, Some(position)),
+                "{sql}"
+            );
+        }
+    }
+}

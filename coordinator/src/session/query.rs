@@ -1,0 +1,287 @@
+//! SELECT and EXPLAIN: catalog queries go to `pgcatalog`, all others to the engine.
+
+use super::Session;
+use super::relations::{StatementRelations, find};
+use crate::catalog::{CatalogState, Relation as Found};
+use crate::pg::backend::{Outcome, OutputColumn, RowStream, Tag};
+use crate::pgcatalog::{self, Functions, Value};
+use crate::session::System;
+use crate::timescale::{self, Host};
+use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::Schema;
+use datafusion::scalar::ScalarValue;
+use datafusion::sql::sqlparser::ast::Statement;
+use engine::PgType;
+use engine::plan::{Nodes, Prepared, QueryContext};
+use futures::StreamExt;
+use proto::{DataNode, Error, NodeName, Result, SqlState};
+use std::sync::Arc;
+
+pub(super) enum QueryPlan {
+    /// Answered from the catalogs, row by row.
+    Catalog {
+        statement: Box<Statement>,
+        params: Vec<PgType>,
+        columns: Vec<OutputColumn>,
+    },
+    Engine {
+        prepared: Prepared,
+        columns: Vec<OutputColumn>,
+    },
+}
+
+impl QueryPlan {
+    pub fn params(&self) -> Vec<PgType> {
+        match self {
+            QueryPlan::Catalog { params, .. } => params.clone(),
+            QueryPlan::Engine { prepared, .. } => prepared.params().to_vec(),
+        }
+    }
+
+    pub fn columns(&self) -> Vec<OutputColumn> {
+        match self {
+            QueryPlan::Catalog { columns, .. } | QueryPlan::Engine { columns, .. } => columns.clone(),
+        }
+    }
+}
+
+/// # Errors
+/// What PostgreSQL reports when it analyses a query.
+pub(super) async fn prepare(
+    session: &mut Session,
+    statement: &Statement,
+    declared: &[Option<PgType>],
+) -> Result<QueryPlan> {
+    let catalog = session.catalog().await;
+    if is_catalog_query(session, &catalog, statement) {
+        let declared = declared.iter().map(|ty| ty.clone().unwrap_or(PgType::Unknown)).collect::<Vec<_>>();
+        let description = pgcatalog::describe(statement, &timescale::Known, &declared)?;
+        let params = description.params;
+        let columns = description.columns.into_iter().map(|(name, ty)| OutputColumn::computed(name, ty)).collect();
+        return Ok(QueryPlan::Catalog { statement: Box::new(statement.clone()), params, columns });
+    }
+    let (context, relations) = context(session, &catalog).await?;
+    let mut statement = statement.clone();
+    let system = System::new(session, catalog.clone());
+    pgcatalog::fold_constant_calls(&mut statement, &system)?;
+    let prepared = session.front.engine.prepare(&statement, declared, &context)?;
+    check_readable(session, &relations)?;
+    let columns = prepared.columns().iter().map(|column| output_column(&catalog, column)).collect();
+    Ok(QueryPlan::Engine { prepared, columns })
+}
+
+fn is_catalog_query(session: &Session, catalog: &CatalogState, statement: &Statement) -> bool {
+    let path = session.variables.search_path(session.current_user());
+    let is_user = |schema: Option<&str>, name: &str| find(catalog, &session.database, &path, schema, name).is_some();
+    pgcatalog::handles(statement, &is_user, &|name: &str| timescale::Known.signature(None, name).is_some())
+}
+
+fn check_readable(session: &Session, relations: &StatementRelations<System>) -> Result<()> {
+    match relations.first_denied(session.current_user()) {
+        None => Ok(()),
+        Some(name) => Err(Error::new(SqlState::INSUFFICIENT_PRIVILEGE, format!("permission denied for table {name}"))),
+    }
+}
+
+fn output_column(catalog: &CatalogState, column: &engine::plan::OutputColumn) -> OutputColumn {
+    let place = column.table.zip(column.column).and_then(|(table, id)| {
+        let Found::Table(def) = catalog.relation_by_id(table)? else { return None };
+        def.columns.iter().position(|column| column.id == id)
+    });
+    OutputColumn {
+        name: column.name.clone(),
+        ty: column.ty.clone(),
+        table_oid: place.and(column.table).map_or(0, |table| table.0),
+        attnum: place.map_or(0, |place| place as i16 + 1),
+    }
+}
+
+/// The nodes as the engine asks for them.
+struct ClusterNodes(Arc<crate::txn::Cluster>);
+
+impl Nodes for ClusterNodes {
+    fn node(&self, name: &NodeName) -> Result<Arc<dyn DataNode>> {
+        self.0.nodes().get(name)
+    }
+}
+
+/// One statement's view of the world.
+async fn context(
+    session: &mut Session,
+    catalog: &Arc<CatalogState>,
+) -> Result<(QueryContext, Arc<StatementRelations<System>>)> {
+    let settings = session.settings();
+    let (snapshot, txn) = session.snapshot().await?;
+    let system = System::new(session, catalog.clone());
+    let relations = StatementRelations::new(catalog.clone(), &session.database, settings.search_path.clone(), system);
+    let relations = Arc::new(relations);
+    let context = QueryContext {
+        settings,
+        relations: relations.clone(),
+        nodes: Arc::new(ClusterNodes(session.front.cluster.clone())),
+        snapshot,
+        txn,
+        query: session.front.next_query(),
+    };
+    Ok((context, relations))
+}
+
+/// # Errors
+/// Of planning and of starting; later errors come out of the stream.
+pub(super) async fn run(
+    session: &mut Session,
+    plan: &QueryPlan,
+    params: &[ScalarValue],
+    columns: Option<Arc<[OutputColumn]>>,
+) -> Result<Outcome> {
+    let (own, stream) = rows(session, plan, params).await?;
+    Ok(Outcome::Rows { columns: columns.unwrap_or(own), stream, tag: Tag::Counted("SELECT".into()) })
+}
+
+/// The rows of a prepared query, for whoever consumes them: the client, a cursor, an INSERT, a COPY.
+pub(super) async fn rows(
+    session: &mut Session,
+    plan: &QueryPlan,
+    params: &[ScalarValue],
+) -> Result<(Arc<[OutputColumn]>, RowStream)> {
+    match plan {
+        QueryPlan::Catalog { statement, columns, params: types } => {
+            let values = params.iter().map(value_of).collect::<Result<Vec<_>>>()?;
+            let rows = timescale::with_host(session, |system, host: &mut Host<'_>| {
+                pgcatalog::execute(statement, system, host, types, &values)
+            })
+            .await?;
+            let batch = rows.to_batch()?;
+            Ok((columns.clone().into(), futures::stream::iter([Ok(batch)]).boxed()))
+        }
+        QueryPlan::Engine { prepared, columns } => {
+            let catalog = session.catalog().await;
+            let (context, relations) = context(session, &catalog).await?;
+            let result = session.front.engine.run(prepared, params, &context).await?;
+            check_readable(session, &relations)?;
+            Ok((columns.clone().into(), result.stream))
+        }
+    }
+}
+
+/// A parameter as the catalog executor takes it.
+fn value_of(scalar: &ScalarValue) -> Result<Value> {
+    Ok(match scalar {
+        scalar if scalar.is_null() => Value::Null,
+        ScalarValue::Boolean(Some(value)) => Value::Bool(*value),
+        ScalarValue::Int16(Some(value)) => Value::Int(i64::from(*value)),
+        ScalarValue::Int32(Some(value)) => Value::Int(i64::from(*value)),
+        ScalarValue::Int64(Some(value)) => Value::Int(*value),
+        ScalarValue::UInt32(Some(value)) => Value::Int(i64::from(*value)),
+        ScalarValue::Float32(Some(value)) => Value::Float(f64::from(*value)),
+        ScalarValue::Float64(Some(value)) => Value::Float(*value),
+        ScalarValue::Decimal128(Some(value), _, scale) if *scale >= 0 => Value::Numeric(*value, scale.unsigned_abs()),
+        ScalarValue::Utf8(Some(text)) => Value::text(text),
+        ScalarValue::TimestampMicrosecond(Some(us), _) => Value::Timestamp(*us),
+        ScalarValue::Date32(Some(days)) => Value::Date(*days),
+        ScalarValue::Time64Microsecond(Some(us)) => Value::Time(*us),
+        ScalarValue::List(list) => {
+            let items = list.value(0);
+            let scalars = (0..items.len()).map(|row| ScalarValue::try_from_array(&items, row));
+            let values = scalars.map(|scalar| value_of(&scalar.map_err(|error| Error::internal(error.to_string()))?));
+            Value::array(values.collect::<Result<Vec<_>>>()?)
+        }
+        other => {
+            return Err(Error::unsupported(format!("a parameter of type {} in a catalog query", other.data_type())));
+        }
+    })
+}
+
+/// Prepares and runs a query without parameters.
+pub(super) async fn rows_of(session: &mut Session, statement: &Statement) -> Result<(Arc<[OutputColumn]>, RowStream)> {
+    let plan = prepare(session, statement, &[]).await?;
+    if !plan.params().is_empty() {
+        return Err(Error::new(SqlState::UNDEFINED_PARAMETER, "there is no parameter $1"));
+    }
+    rows(session, &plan, &[]).await
+}
+
+/// `CALL`: the function's effects, and none of its rows.
+pub(super) async fn call(session: &mut Session, statement: &Statement) -> Result<Outcome> {
+    timescale::with_host(session, |system, host: &mut Host<'_>| {
+        pgcatalog::execute(statement, system, host, &[], &[]).map(|_| ())
+    })
+    .await?;
+    Ok(Outcome::Done { tag: "CALL".to_owned() })
+}
+
+#[derive(Default)]
+struct ExplainOptions {
+    analyze: bool,
+    verbose: bool,
+    no_costs: bool,
+}
+
+/// # Errors
+/// `0A000` for anything but a query, and for formats other than text.
+pub(super) async fn explain(session: &mut Session, statement: &Statement) -> Result<Outcome> {
+    let Statement::Explain { analyze, verbose, statement, format, options, .. } = statement else {
+        return Err(Error::internal("not an EXPLAIN"));
+    };
+    if format.is_some() {
+        return Err(Error::unsupported("EXPLAIN in another format than text"));
+    }
+    let mut wanted = ExplainOptions { analyze: *analyze, verbose: *verbose, no_costs: false };
+    for option in options.iter().flatten() {
+        let value = option.arg.as_ref().map_or("on".to_owned(), |arg| arg.to_string().to_lowercase());
+        let on = matches!(value.as_str(), "on" | "true" | "1");
+        match option.name.value.to_lowercase().as_str() {
+            "analyze" => wanted.analyze = on,
+            "verbose" => wanted.verbose = on,
+            "costs" => wanted.no_costs = !on,
+            "format" if value.trim_matches('\'') != "text" => {
+                return Err(Error::unsupported("EXPLAIN in another format than text"));
+            }
+            "format" | "buffers" | "timing" | "summary" | "settings" | "wal" => {}
+            other => {
+                let message = format!("unrecognized EXPLAIN option \"{other}\"");
+                return Err(Error::new(SqlState::SYNTAX_ERROR, message));
+            }
+        }
+    }
+    if !matches!(**statement, Statement::Query(_)) {
+        return Err(Error::unsupported("EXPLAIN of a statement that is not a query"));
+    }
+    let lines = match prepare(session, statement, &[]).await? {
+        QueryPlan::Catalog { .. } => vec!["Catalog Scan  (cost=0.00..1.00 rows=1 width=8)".to_owned()],
+        QueryPlan::Engine { prepared, .. } => {
+            let catalog = session.catalog().await;
+            let (context, _) = context(session, &catalog).await?;
+            session.front.engine.explain(&prepared, &[], &context, wanted.analyze, wanted.verbose).await?
+        }
+    };
+    let lines = lines.into_iter().map(|line| if wanted.no_costs { without_costs(&line) } else { line });
+    text_rows("QUERY PLAN", lines.collect(), "EXPLAIN")
+}
+
+/// Cuts `  (cost=…)` out of a line.
+fn without_costs(line: &str) -> String {
+    let Some(start) = line.find("  (cost=") else { return line.to_owned() };
+    let end = line[start..].find(')').map_or(line.len(), |end| start + end + 1);
+    format!("{}{}", &line[..start], &line[end..])
+}
+
+/// One text column.
+pub(super) fn text_rows(name: &str, values: Vec<String>, tag: &'static str) -> Result<Outcome> {
+    let schema = Schema::new(vec![PgType::Text.field(name, true)]);
+    let array: ArrayRef = Arc::new(StringArray::from(values));
+    let batch = RecordBatch::try_new(Arc::new(schema), vec![array]).map_err(|e| Error::internal(e.to_string()))?;
+    let columns = vec![OutputColumn::computed(name, PgType::Text)].into();
+    Ok(Outcome::Rows { columns, stream: futures::stream::iter([Ok(batch)]).boxed(), tag: Tag::Bare(tag.into()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_costs;
+
+    #[test]
+    fn costs_are_cut_out_and_the_rest_of_the_line_stays() {
+        assert_eq!(without_costs("Sort  (cost=0.00..1.10 rows=3 width=8) (actual rows=3)"), "Sort (actual rows=3)");
+        assert_eq!(without_costs("  Data node: dn1"), "  Data node: dn1");
+    }
+}

@@ -1,0 +1,93 @@
+//! The records of the two-phase log, and the state they add up to. No I/O: the same records give the same state on every
+//! coordinator, and a record applied twice counts once.
+
+use crate::catalog::{CatalogChange, CatalogState};
+use proto::{CommitSeq, Error, NodeName, Result, TxnId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Stored as JSON: a variant may be added, never changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Record {
+    /// A coordinator started. Transaction ids and commit sequences from here on carry this epoch.
+    Epoch { epoch: u64 },
+    /// The commit point: once durable, the transaction has happened on all participants and in the catalog.
+    Commit { txn: TxnId, seq: CommitSeq, participants: Vec<NodeName>, changes: Vec<CatalogChange> },
+    /// All participants have acknowledged the commit.
+    Done { txn: TxnId },
+}
+
+impl Record {
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(self).map_err(|e| Error::internal(format!("a log record cannot be written: {e}")))
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Record, String> {
+        serde_json::from_slice(bytes).map_err(|e| format!("not a record of the two-phase log: {e}"))
+    }
+}
+
+/// A commit that participants may still have to be told of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    pub seq: CommitSeq,
+    pub participants: Vec<NodeName>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    pub epoch: u64,
+    /// Of the last `Commit`.
+    pub seq: CommitSeq,
+    pub catalog: Arc<CatalogState>,
+    /// Without `Done` yet.
+    #[serde(with = "pairs")]
+    pub undone: BTreeMap<TxnId, Decision>,
+}
+
+impl Machine {
+    pub fn new(catalog: CatalogState) -> Machine {
+        Machine { epoch: 0, seq: CommitSeq::ZERO, catalog: Arc::new(catalog), undone: BTreeMap::new() }
+    }
+
+    /// # Errors
+    /// When the record's catalog changes are refused: nothing is changed. Never for a record that was logged, because
+    /// it passed here first.
+    pub fn apply(&mut self, record: &Record) -> Result<()> {
+        match record {
+            Record::Epoch { epoch } => self.epoch = self.epoch.max(*epoch),
+            Record::Commit { seq, .. } if *seq <= self.seq => {}
+            Record::Commit { txn, seq, participants, changes } => {
+                if !changes.is_empty() {
+                    let mut catalog = CatalogState::clone(&self.catalog);
+                    catalog.apply_commit(*seq, changes)?;
+                    self.catalog = Arc::new(catalog);
+                }
+                if !participants.is_empty() {
+                    let decision = Decision { seq: *seq, participants: participants.clone() };
+                    self.undone.insert(*txn, decision);
+                }
+                self.seq = *seq;
+            }
+            Record::Done { txn } => {
+                self.undone.remove(txn);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// JSON's maps have text keys only.
+mod pairs {
+    use super::{BTreeMap, Decision, TxnId};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(map: &BTreeMap<TxnId, Decision>, to: S) -> Result<S::Ok, S::Error> {
+        map.iter().collect::<Vec<_>>().serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<TxnId, Decision>, D::Error> {
+        Ok(Vec::deserialize(from)?.into_iter().collect())
+    }
+}

@@ -1,0 +1,403 @@
+//! A coordinator over nodes in memory that fail on demand, on a disk that does too.
+
+mod atomicity;
+mod chunks;
+mod membership;
+
+use super::{Cluster, ClusterOptions, Connector, NewNode, Timeouts, Transaction};
+use crate::catalog::CatalogChange;
+use crate::catalog::tests::conditions;
+use arrow::array::{ArrayRef, Float64Array, Int32Array, RecordBatch, TimestampMicrosecondArray};
+use async_trait::async_trait;
+use engine::TableDef;
+use parking_lot::Mutex;
+use proto::ipc::decode_body;
+use proto::{
+    ChunkId, ChunkStats, ChunkWrite, Clock, CommitMode, CommitSeq, DataNode, Error, FragmentRequest, FragmentStream,
+    NodeIdentity, NodeName, NodeStatus, PROTOCOL, Reaction, Result, Rng, SqlState, TxnId, TxnOutcome,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use storage::SimVfs;
+
+pub(super) const WEEK_US: i64 = 7 * 24 * 3600 * 1_000_000;
+/// 2019-01-01 00:00 UTC.
+pub(super) const NEW_YEAR_US: i64 = 1_546_300_800_000_000;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Death {
+    /// The request arrives at nobody.
+    Before,
+    /// The request has its effect, the answer is lost.
+    After,
+}
+
+/// All nodes by address, and the next death.
+#[derive(Default)]
+pub(super) struct Network {
+    nodes: Mutex<BTreeMap<String, Arc<FakeNode>>>,
+    faults: Arc<Mutex<Faults>>,
+}
+
+#[derive(Default)]
+struct Faults {
+    /// Calls that change a transaction, over all nodes.
+    calls: u64,
+    death: Option<(u64, Death)>,
+}
+
+impl Connector for Network {
+    fn connect(&self, _: &NodeName, address: &str) -> Result<Arc<dyn DataNode>> {
+        let node = self.nodes.lock().get(address).cloned();
+        node.map(|node| node as Arc<dyn DataNode>).ok_or_else(|| lost(Reaction::Retry))
+    }
+}
+
+impl Network {
+    pub(super) fn add(&self, address: &str, incarnation: u64) -> Arc<FakeNode> {
+        let disk = Disk { incarnation, ..Disk::default() };
+        let state = State { disk, ..State::default() };
+        let node = Arc::new(FakeNode { state: Mutex::new(state), faults: Arc::clone(&self.faults) });
+        self.nodes.lock().insert(address.to_owned(), Arc::clone(&node));
+        node
+    }
+
+    /// The node that gets call number `at` from now dies of it.
+    pub(super) fn kill_at(&self, at: u64, death: Death) {
+        *self.faults.lock() = Faults { calls: 0, death: Some((at, death)) };
+    }
+
+    pub(super) fn calls(&self) -> u64 {
+        self.faults.lock().calls
+    }
+
+    pub(super) fn restart_all(&self) {
+        self.faults.lock().death = None;
+        self.nodes.lock().values().for_each(|node| node.restart());
+    }
+}
+
+fn lost(reaction: Reaction) -> Error {
+    Error::new(SqlState::CONNECTION_FAILURE, "connection refused").reaction(reaction)
+}
+
+#[derive(Default)]
+struct Disk {
+    incarnation: u64,
+    identity: Option<NodeIdentity>,
+    epoch_max: u64,
+    prepared: BTreeMap<TxnId, Rows>,
+    committed: BTreeMap<TxnId, (CommitSeq, Rows)>,
+    dropped: BTreeSet<ChunkId>,
+}
+
+type Rows = Vec<(ChunkId, usize)>;
+
+#[derive(Default)]
+struct State {
+    disk: Disk,
+    staged: BTreeMap<TxnId, Rows>,
+    dead: bool,
+    votes_no: bool,
+}
+
+pub(super) struct FakeNode {
+    state: Mutex<State>,
+    faults: Arc<Mutex<Faults>>,
+}
+
+impl FakeNode {
+    pub(super) fn restart(&self) {
+        let mut state = self.state.lock();
+        state.dead = false;
+        state.staged.clear();
+    }
+
+    pub(super) fn kill(&self) {
+        self.state.lock().dead = true;
+    }
+
+    pub(super) fn vote_no(&self) {
+        self.state.lock().votes_no = true;
+    }
+
+    pub(super) fn set_incarnation(&self, incarnation: u64) {
+        self.state.lock().disk.incarnation = incarnation;
+    }
+
+    pub(super) fn committed(&self, txn: TxnId) -> Option<CommitSeq> {
+        self.state.lock().disk.committed.get(&txn).map(|(seq, _)| *seq)
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.state.lock().disk.committed.values().flat_map(|(_, rows)| rows).map(|(_, rows)| rows).sum()
+    }
+
+    pub(super) fn in_doubt(&self) -> usize {
+        self.state.lock().disk.prepared.len()
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        let state = self.state.lock();
+        state.staged.is_empty() && state.disk.prepared.is_empty()
+    }
+
+    pub(super) fn dropped(&self) -> BTreeSet<ChunkId> {
+        self.state.lock().disk.dropped.clone()
+    }
+
+    fn call<T>(&self, on_loss: Reaction, effect: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
+        let mut state = self.state.lock();
+        if state.dead {
+            return Err(lost(on_loss));
+        }
+        let death = {
+            let mut faults = self.faults.lock();
+            let number = faults.calls;
+            faults.calls += 1;
+            faults.death.filter(|(at, _)| *at == number).map(|(_, death)| death)
+        };
+        state.dead = death.is_some();
+        match death {
+            None => effect(&mut state),
+            Some(Death::Before) => Err(lost(on_loss)),
+            Some(Death::After) => {
+                let _ = effect(&mut state);
+                Err(lost(on_loss))
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl DataNode for FakeNode {
+    async fn hello(&self) -> Result<NodeStatus> {
+        let state = self.state.lock();
+        if state.dead {
+            return Err(lost(Reaction::Retry));
+        }
+        let seqs = state.disk.committed.values().map(|(seq, _)| *seq);
+        Ok(NodeStatus {
+            protocol: PROTOCOL,
+            build: "test".to_owned(),
+            identity: state.disk.identity.clone(),
+            incarnation: state.disk.incarnation,
+            in_doubt: state.disk.prepared.keys().copied().collect(),
+            commit_seq_max: seqs.max().unwrap_or(CommitSeq::ZERO),
+            epoch_max: state.disk.epoch_max,
+        })
+    }
+
+    async fn attach(&self, identity: NodeIdentity) -> Result<()> {
+        let mut state = self.state.lock();
+        assert!(state.disk.identity.is_none() || state.disk.identity == Some(identity.clone()));
+        state.disk.identity = Some(identity);
+        Ok(())
+    }
+
+    async fn stage(&self, txn: TxnId, continues: bool, writes: Vec<ChunkWrite>) -> Result<()> {
+        self.call(Reaction::Abort, |state| {
+            if continues != state.staged.contains_key(&txn) {
+                return Err(Error::new(SqlState::SERIALIZATION_FAILURE, "unknown transaction"));
+            }
+            state.disk.epoch_max = state.disk.epoch_max.max(txn.epoch);
+            let rows = state.staged.entry(txn).or_default();
+            for write in writes {
+                rows.push((write.chunk, decode_body(write.body)?.num_rows()));
+            }
+            Ok(())
+        })
+    }
+
+    async fn prepare(&self, txn: TxnId) -> Result<()> {
+        self.call(Reaction::Abort, |state| {
+            if state.votes_no {
+                return Err(Error::new(SqlState::DISK_FULL, "no space left on device").reaction(Reaction::Abort));
+            }
+            let rows = state.staged.remove(&txn);
+            let rows = rows.ok_or_else(|| Error::new(SqlState::SERIALIZATION_FAILURE, "unknown transaction"))?;
+            state.disk.prepared.insert(txn, rows);
+            Ok(())
+        })
+    }
+
+    async fn commit(&self, txn: TxnId, seq: CommitSeq, mode: CommitMode) -> Result<()> {
+        self.call(Reaction::Resolve, |state| {
+            if let Some((earlier, _)) = state.disk.committed.get(&txn) {
+                assert_eq!(*earlier, seq, "a transaction has one sequence");
+                return Ok(());
+            }
+            let rows = match mode {
+                CommitMode::OnePhase => state.staged.remove(&txn),
+                CommitMode::Prepared => state.disk.prepared.remove(&txn),
+            };
+            let rows = rows.ok_or_else(|| Error::new(SqlState::SERIALIZATION_FAILURE, "unknown transaction"))?;
+            state.disk.committed.insert(txn, (seq, rows));
+            Ok(())
+        })
+    }
+
+    async fn abort(&self, txn: TxnId) -> Result<()> {
+        self.call(Reaction::Retry, |state| {
+            assert!(!state.disk.committed.contains_key(&txn), "a committed transaction was aborted");
+            state.staged.remove(&txn);
+            state.disk.prepared.remove(&txn);
+            Ok(())
+        })
+    }
+
+    async fn outcome(&self, txn: TxnId) -> Result<TxnOutcome> {
+        self.call(Reaction::Retry, |state| {
+            Ok(match state.disk.committed.get(&txn) {
+                Some((seq, _)) => TxnOutcome::Committed(*seq),
+                None if state.disk.prepared.contains_key(&txn) => TxnOutcome::Prepared,
+                None if state.staged.contains_key(&txn) => TxnOutcome::Staged,
+                None => TxnOutcome::Unknown,
+            })
+        })
+    }
+
+    async fn execute(&self, _: FragmentRequest) -> Result<FragmentStream> {
+        Err(Error::unsupported("a query on a fake node"))
+    }
+
+    async fn chunk_stats(&self, _: Vec<ChunkId>) -> Result<Vec<ChunkStats>> {
+        Ok(Vec::new())
+    }
+
+    async fn drop_chunks(&self, chunks: Vec<ChunkId>) -> Result<()> {
+        self.state.lock().disk.dropped.extend(chunks);
+        Ok(())
+    }
+}
+
+struct FixedClock;
+
+impl Clock for FixedClock {
+    fn now_us(&self) -> i64 {
+        NEW_YEAR_US
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+struct SeededRng(AtomicU64);
+
+impl Rng for SeededRng {
+    fn next_u64(&self) -> u64 {
+        self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
+    }
+}
+
+/// A disk, a network with `dn1` and `dn2`, and a coordinator that comes and goes.
+pub(super) struct World {
+    pub(super) vfs: SimVfs,
+    pub(super) network: Arc<Network>,
+    pub(super) dn1: Arc<FakeNode>,
+    pub(super) dn2: Arc<FakeNode>,
+    pub(super) log_bytes_max: u64,
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> World {
+        let network = Arc::new(Network::default());
+        let (dn1, dn2) = (network.add("127.0.0.1:7001", 11), network.add("127.0.0.1:7002", 12));
+        World { vfs: SimVfs::new(seed), network, dn1, dn2, log_bytes_max: 1 << 20 }
+    }
+
+    pub(super) async fn try_open(&self) -> Result<Arc<Cluster>> {
+        let options = ClusterOptions {
+            // Tests call `tick`.
+            check_interval: Duration::from_secs(3600),
+            timeouts: Timeouts::default(),
+            resolve_timeout: Duration::from_millis(120),
+            log_bytes_max: self.log_bytes_max,
+        };
+        let (vfs, rng) = (Arc::new(self.vfs.clone()), Arc::new(SeededRng(AtomicU64::new(7))));
+        let connector = Arc::clone(&self.network) as Arc<dyn Connector>;
+        Cluster::open(vfs, Arc::new(FixedClock), rng, Path::new("/coordinator"), connector, options).await
+    }
+
+    pub(super) async fn open(&self) -> Arc<Cluster> {
+        self.try_open().await.unwrap()
+    }
+
+    /// With both nodes and the tutorial's table.
+    pub(super) async fn with_table(seed: u64) -> (World, Arc<Cluster>, TableDef) {
+        let world = World::new(seed);
+        let (cluster, table) = world.make_table().await;
+        (world, cluster, table)
+    }
+
+    pub(super) async fn make_table(&self) -> (Arc<Cluster>, TableDef) {
+        let cluster = self.open().await;
+        add(&cluster, "dn1", 7001).await.unwrap();
+        add(&cluster, "dn2", 7002).await.unwrap();
+        let table = conditions(cluster.new_oid(), &["dn1", "dn2"]);
+        let mut txn = cluster.begin();
+        txn.change(CatalogChange::CreateTable(table.clone())).unwrap();
+        txn.commit().await.unwrap();
+        (cluster, table)
+    }
+}
+
+pub(super) async fn add(cluster: &Arc<Cluster>, name: &str, port: i32) -> Result<()> {
+    let new = NewNode {
+        name: NodeName::from(name),
+        host: "127.0.0.1".to_owned(),
+        port: Some(port),
+        database: "postgres".to_owned(),
+        owner: "postgres".to_owned(),
+    };
+    cluster.add_node(new).await.map(drop)
+}
+
+/// One row per device at each time.
+pub(super) fn rows(table: &TableDef, times: impl Iterator<Item = i64>, devices: &[i32]) -> RecordBatch {
+    let pairs = times.flat_map(|time| devices.iter().map(move |device| (time, *device)));
+    readings(table, &pairs.collect::<Vec<_>>())
+}
+
+/// One row per time and device.
+pub(super) fn readings(table: &TableDef, pairs: &[(i64, i32)]) -> RecordBatch {
+    let times = TimestampMicrosecondArray::from(pairs.iter().map(|pair| pair.0).collect::<Vec<_>>());
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(times.with_timezone("UTC")),
+        Arc::new(Int32Array::from(pairs.iter().map(|pair| pair.1).collect::<Vec<_>>())),
+        Arc::new(Float64Array::from(vec![20.5; pairs.len()])),
+    ];
+    RecordBatch::try_new(table.schema(), columns).unwrap()
+}
+
+/// A device of each partition: together they reach both nodes.
+pub(super) const DEVICES: [i32; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
+
+/// The devices of one node only.
+pub(super) fn devices_of(partition: usize) -> Vec<i32> {
+    let set = proto::SlotSet::partition(partition, 2);
+    DEVICES.into_iter().filter(|device| set.contains(proto::slots::slot_of_i64((*device).into()))).collect()
+}
+
+pub(super) async fn insert(cluster: &Arc<Cluster>, table: &TableDef, devices: &[i32]) -> (TxnId, Result<CommitSeq>) {
+    let mut txn = cluster.begin();
+    let id = txn.id();
+    let outcome = match txn.write(table, rows(table, [NEW_YEAR_US].into_iter(), devices)).await {
+        Ok(_) => txn.commit().await,
+        Err(error) => {
+            txn.abort().await;
+            Err(error)
+        }
+    };
+    (id, outcome)
+}
+
+pub(super) async fn begin_insert(cluster: &Arc<Cluster>, table: &TableDef) -> Transaction {
+    let mut txn = cluster.begin();
+    txn.write(table, rows(table, [NEW_YEAR_US].into_iter(), &DEVICES)).await.unwrap();
+    txn
+}

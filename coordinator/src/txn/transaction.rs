@@ -1,0 +1,236 @@
+//! A transaction as a session holds it: a snapshot, the catalog with its own changes, rows staged on nodes.
+
+use super::cluster::Cluster;
+use crate::catalog::{CatalogChange, CatalogState};
+use crate::ingest::{self, Staging};
+use arrow::array::RecordBatch;
+use engine::{ChunkDef, TableDef};
+use proto::{ChunkId, CommitSeq, Error, Result, Slot, SqlState, TableId, TxnId};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// Chunks one transaction may write to. More is a wrong chunk interval, and would exhaust nodes and catalog.
+const CHUNKS_MAX: usize = 10_000;
+
+/// Dropping it aborts it in the background.
+pub struct Transaction {
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) id: TxnId,
+    snapshot: CommitSeq,
+    /// Kept so that the chunks it lists are not removed under a reader.
+    base: Arc<CatalogState>,
+    /// `base` and the transaction's own changes.
+    view: Arc<CatalogState>,
+    pub(super) changes: Vec<CatalogChange>,
+    /// Chunks written to.
+    pub(super) touched: BTreeMap<ChunkId, Arc<ChunkDef>>,
+    /// Chunks of `touched` that only this transaction knows.
+    pub(super) private: BTreeSet<ChunkId>,
+    /// New chunks that concurrent transactions may write to as well.
+    shared: BTreeSet<(TableId, ChunkId)>,
+    pub(super) staging: Staging,
+    pub(super) ended: bool,
+}
+
+impl Transaction {
+    pub(super) fn begin(cluster: Arc<Cluster>) -> Transaction {
+        let number = {
+            let mut running = cluster.running.lock();
+            running.next += 1;
+            let number = running.next;
+            running.open.insert(number);
+            number
+        };
+        let id = TxnId { cluster: cluster.id, epoch: cluster.epoch, number };
+        // In this order: the catalog must have every chunk that the snapshot shows.
+        let snapshot = cluster.sequence.snapshot();
+        let base = cluster.catalog.current();
+        Transaction {
+            id,
+            snapshot,
+            view: Arc::clone(&base),
+            base,
+            changes: Vec::new(),
+            touched: BTreeMap::new(),
+            private: BTreeSet::new(),
+            shared: BTreeSet::new(),
+            staging: Staging::new(id),
+            ended: false,
+            cluster,
+        }
+    }
+
+    pub fn id(&self) -> TxnId {
+        self.id
+    }
+
+    /// The catalog as this transaction sees it: with its own changes and new chunks.
+    pub fn catalog(&self) -> &Arc<CatalogState> {
+        &self.view
+    }
+
+    pub fn snapshot(&self) -> CommitSeq {
+        self.snapshot
+    }
+
+    pub fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
+    /// Whether there is anything to commit.
+    pub fn has_changes(&self) -> bool {
+        !self.changes.is_empty() || !self.staging.is_empty()
+    }
+
+    /// A new snapshot and catalog, for the next statement of a READ COMMITTED transaction.
+    ///
+    /// # Errors
+    /// When another transaction committed what makes this one's changes impossible.
+    pub fn refresh(&mut self) -> Result<()> {
+        let snapshot = self.cluster.sequence.snapshot();
+        let base = self.cluster.catalog.current();
+        if !Arc::ptr_eq(&base, &self.base) {
+            self.view = match self.changes.is_empty() {
+                true => Arc::clone(&base),
+                false => {
+                    let mut view = CatalogState::clone(&base);
+                    view.apply_commit(base.seq(), &self.changes)?;
+                    Arc::new(view)
+                }
+            };
+            self.base = base;
+        }
+        self.snapshot = snapshot;
+        Ok(())
+    }
+
+    /// Changes the catalog as this transaction sees it; everybody else sees it after the commit.
+    ///
+    /// # Errors
+    /// The change is refused and not recorded; the transaction may go on.
+    pub fn change(&mut self, change: CatalogChange) -> Result<()> {
+        Arc::make_mut(&mut self.view).apply(&change)?;
+        self.changes.push(change);
+        Ok(())
+    }
+
+    /// Rows for `table`, whose columns the batch has in order. Some may still be on their way to the nodes on return;
+    /// how many is bounded, so that a fast client waits for slow nodes. Returns the number of rows.
+    ///
+    /// # Errors
+    /// 23502 for NULL where none may be, the nodes' errors. After one, abort.
+    pub async fn write(&mut self, table: &TableDef, batch: RecordBatch) -> Result<u64> {
+        let rows = batch.num_rows() as u64;
+        let batch = ingest::check(table, batch)?;
+        let routed = ingest::route(table, batch, &mut |time, slot| self.chunk_for(table, time, slot))?;
+        for block in ingest::blocks(&table.layout(), routed)? {
+            let link = self.cluster.nodes.link(&block.node)?;
+            self.staging.send(link, block.writes).await?;
+        }
+        Ok(rows)
+    }
+
+    /// Under which id nodes show this transaction its own rows; `None` when it has none. Waits for rows on their way.
+    pub async fn read_txn(&mut self) -> Result<Option<TxnId>> {
+        self.staging.flush().await?;
+        Ok((!self.staging.is_empty()).then_some(self.id))
+    }
+
+    /// On return the transaction has happened, durably and on all nodes, and the next snapshot shows it. Goes on when
+    /// the future is dropped.
+    ///
+    /// # Errors
+    /// Nothing happened; except under 08007, where it is not known.
+    pub async fn commit(mut self) -> Result<CommitSeq> {
+        if !self.has_changes() {
+            let snapshot = self.snapshot;
+            self.end();
+            return Ok(snapshot);
+        }
+        let cluster = Arc::clone(&self.cluster);
+        let (answer, answered) = oneshot::channel();
+        cluster.spawn(async move {
+            // A session that went away does not take the answer.
+            let _ = answer.send(super::commit::run(self).await);
+        });
+        let stopped = || Error::new(SqlState::ADMIN_SHUTDOWN, "the coordinator is shutting down");
+        answered.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Forgets everything, here and on the nodes.
+    pub async fn abort(mut self) {
+        super::commit::abort(&mut self).await;
+    }
+
+    /// The chunk a row belongs to; makes it when there is none.
+    fn chunk_for(&mut self, table: &TableDef, time: i64, slot: Slot) -> Result<Arc<ChunkDef>> {
+        let known = self.view.chunks(table.id).find(time, slot).cloned();
+        let (chunk, is_new) = match known {
+            Some(chunk) => (chunk, false),
+            None => (self.new_chunk(table, time, slot)?, true),
+        };
+        if self.touched.len() == CHUNKS_MAX && !self.touched.contains_key(&chunk.id) {
+            let text = format!("a transaction cannot write to more than {CHUNKS_MAX} chunks");
+            let hint = "Use a longer chunk time interval, or several transactions.";
+            return Err(Error::new(SqlState::PROGRAM_LIMIT_EXCEEDED, text).hint(hint));
+        }
+        if is_new {
+            self.change(CatalogChange::AddChunk(Arc::clone(&chunk)))?;
+        }
+        self.touched.insert(chunk.id, Arc::clone(&chunk));
+        Ok(chunk)
+    }
+
+    fn new_chunk(&mut self, table: &TableDef, time: i64, slot: Slot) -> Result<Arc<ChunkDef>> {
+        let cluster = Arc::clone(&self.cluster);
+        let now_us = cluster.clock.now_us();
+        let site = ingest::Site { table, catalog: &self.view, time, slot, now_us };
+        let chunk = cluster.new_chunks.open(&site, || Arc::clone(&cluster.newest.read()))?;
+        // What this transaction has dropped must not come back through its own later rows.
+        if self.view.garbage().values().any(|of_node| of_node.contains_key(&chunk.id)) {
+            cluster.new_chunks.release(&[(table.id, chunk.id)]);
+            let chunk = cluster.new_chunks.private(&site)?;
+            self.private.insert(chunk.id);
+            return Ok(chunk);
+        }
+        self.shared.insert((table.id, chunk.id));
+        Ok(chunk)
+    }
+
+    /// Nothing is left to tell anybody.
+    pub(super) fn end(&mut self) {
+        self.ended = true;
+        let shared = std::mem::take(&mut self.shared).into_iter().collect::<Vec<_>>();
+        self.cluster.new_chunks.release(&shared);
+        self.cluster.running.lock().open.remove(&self.id.number);
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        let staging = std::mem::replace(&mut self.staging, Staging::new(self.id));
+        if staging.is_empty() || tokio::runtime::Handle::try_current().is_err() {
+            return self.end();
+        }
+        // The same transaction again, so that it stays among the running until the nodes were told.
+        let mut rest = Transaction {
+            cluster: Arc::clone(&self.cluster),
+            id: self.id,
+            snapshot: self.snapshot,
+            base: Arc::clone(&self.base),
+            view: Arc::clone(&self.view),
+            changes: Vec::new(),
+            touched: BTreeMap::new(),
+            private: BTreeSet::new(),
+            shared: std::mem::take(&mut self.shared),
+            staging,
+            ended: false,
+        };
+        let cluster = Arc::clone(&self.cluster);
+        cluster.spawn(async move { super::commit::abort(&mut rest).await });
+    }
+}
