@@ -1,0 +1,75 @@
+//! What the user may choose.
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+
+#[derive(Parser)]
+#[command(about = "Measures Seriatim over the Postgres wire")]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// TSBS devops (cpu-only): load, then the 15 queries.
+    Tsbs(TsbsArgs),
+}
+
+#[derive(Parser)]
+pub struct TsbsArgs {
+    /// Hosts that report every 10 seconds.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub hosts: u32,
+    /// Hours of data.
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..))]
+    pub hours: u32,
+    /// Connections that load at the same time.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub clients: u32,
+    /// Instances of each query type; the heavy types run a third of them, at least 3.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub instances: u32,
+    /// Width of a time slice.
+    #[arg(long, default_value = "12 hours")]
+    pub chunk: String,
+    /// For the data and for the choice of hosts and windows in the queries.
+    #[arg(long, default_value_t = 42)]
+    pub seed: u64,
+    /// Measure this server instead of three processes of our own, e.g. `host=127.0.0.1 port=5433 user=postgres`.
+    /// Its table `cpu` is dropped.
+    #[arg(long)]
+    pub against: Option<String>,
+    /// The server of `--against` is a PostgreSQL without hypertables.
+    #[arg(long, requires = "against")]
+    pub plain_postgres: bool,
+    /// Also DuckDB and ClickHouse, by their Python packages duckdb and chdb.
+    #[arg(long)]
+    pub peers: bool,
+    /// Threads each peer may use.
+    #[arg(long, default_value_t = 2)]
+    pub peer_threads: u32,
+    /// Where the numbers are written, for machines.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// The seriatim to start; else the one beside this program.
+    #[arg(long)]
+    pub seriatim: Option<PathBuf>,
+    /// Directory for data and clusters; it should be on the disk to be measured.
+    #[arg(long, default_value_os_t = std::env::temp_dir())]
+    pub scratch: PathBuf,
+}
+
+impl TsbsArgs {
+    /// The program to measure.
+    ///
+    /// # Errors
+    /// When it was not built.
+    pub fn binary(&self) -> Result<PathBuf> {
+        let beside = || Ok::<_, anyhow::Error>(std::env::current_exe()?.with_file_name("seriatim"));
+        let path = self.seriatim.clone().map_or_else(beside, Ok)?;
+        ensure!(path.is_file(), "{} is missing: cargo build --release", path.display());
+        path.canonicalize().with_context(|| path.display().to_string())
+    }
+}

@@ -1,0 +1,260 @@
+//! What every `DataNode` promises, as sentences. Each runs on the node itself and on the gRPC client in front of one;
+//! a coordinator must not be able to tell them apart. How fragments are computed is tested beside the code of `node`.
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use node::{Node, NodeOptions};
+use proto::data_node::FIELD_ID;
+use proto::wire::{GrpcNode, serve_node};
+use proto::{
+    ChunkId, ChunkLayout, ChunkWrite, ClusterId, ColumnId, CommitMode, CommitSeq, DataNode, Error, NodeIdentity,
+    PROTOCOL, Reaction, SqlState, SystemClock, SystemRng, TableId, TxnId, TxnOutcome, ipc,
+};
+use std::path::Path;
+use std::sync::Arc;
+use storage::SimVfs;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+const CLUSTER: ClusterId = ClusterId([7; 16]);
+const SEED: u64 = 11;
+
+/// One node on a simulated disk, seen as the implementation under test shows it.
+struct Subject {
+    node: Arc<dyn DataNode>,
+    vfs: SimVfs,
+    over_grpc: bool,
+    /// Dropping it ends the gRPC server.
+    _server: Option<oneshot::Sender<()>>,
+}
+
+impl Subject {
+    async fn open(over_grpc: bool) -> Subject {
+        Subject::open_on(SimVfs::new(SEED), over_grpc).await
+    }
+
+    async fn open_on(vfs: SimVfs, over_grpc: bool) -> Subject {
+        let (clock, rng) = (Arc::new(SystemClock::new()), Arc::new(SystemRng));
+        let opened = Node::open(Arc::new(vfs.clone()), clock, rng, Path::new("/node"), NodeOptions::default());
+        let local: Arc<dyn DataNode> = Arc::new(opened.unwrap());
+        if !over_grpc {
+            return Subject { node: local, vfs, over_grpc, _server: None };
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        tokio::spawn(serve_node(local, listener, async move {
+            let _ = stopped.await;
+        }));
+        let node = Arc::new(GrpcNode::new(&address.to_string()).unwrap());
+        Subject { node, vfs, over_grpc, _server: Some(stop) }
+    }
+
+    async fn attached(over_grpc: bool) -> Subject {
+        let subject = Subject::open(over_grpc).await;
+        subject.node.attach(identity("dn1")).await.unwrap();
+        subject
+    }
+
+    async fn rows(&self, chunk: u32) -> Option<u64> {
+        let stats = self.node.chunk_stats(vec![ChunkId(chunk)]).await.unwrap();
+        assert!(stats.iter().all(|stats| stats.chunk == ChunkId(chunk)));
+        stats.first().map(|stats| stats.rows)
+    }
+}
+
+fn identity(name: &str) -> NodeIdentity {
+    NodeIdentity { cluster: CLUSTER, name: name.into() }
+}
+
+fn txn(number: u64) -> TxnId {
+    txn_of_epoch(1, number)
+}
+
+fn txn_of_epoch(epoch: u64, number: u64) -> TxnId {
+    TxnId { cluster: CLUSTER, epoch, number }
+}
+
+/// `count` rows for a chunk of a table with time and one number.
+fn write(chunk: u32, count: i64) -> ChunkWrite {
+    let field = |id: u32, name: &str, ty: DataType| {
+        Field::new(name, ty, true).with_metadata([(FIELD_ID.to_owned(), id.to_string())].into())
+    };
+    let timestamptz = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+    let schema = Schema::new(vec![field(1, "time", timestamptz), field(2, "v", DataType::Int64)]);
+    let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from_iter_values(0..count).with_timezone("UTC"));
+    let values: ArrayRef = Arc::new(Int64Array::from_iter_values(0..count));
+    let batch = RecordBatch::try_new(Arc::new(schema), vec![times, values]).unwrap();
+    let layout = ChunkLayout { table: TableId(16384), sort: vec![ColumnId(1)], time: Some(ColumnId(1)) };
+    ChunkWrite { chunk: ChunkId(chunk), layout, body: ipc::encode_body(&batch).unwrap() }
+}
+
+fn assert_code(result: Result<(), Error>, code: SqlState) {
+    let error = result.expect_err("refused");
+    assert_eq!(error.code, code, "{}", error.message);
+}
+
+/// Each sentence becomes two tests: on the node, and through gRPC.
+macro_rules! contract {
+    ($($sentence:ident),* $(,)?) => {
+        mod on_the_node {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $sentence() {
+                super::$sentence(false).await;
+            })*
+        }
+        mod over_grpc {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $sentence() {
+                super::$sentence(true).await;
+            })*
+        }
+    };
+}
+
+contract! {
+    a_new_node_belongs_to_nobody,
+    an_attached_node_stays_with_its_cluster,
+    one_phase_commit_makes_rows_countable,
+    a_prepared_transaction_waits_for_its_decision,
+    an_aborted_transaction_leaves_nothing,
+    verbs_may_be_repeated,
+    an_unknown_transaction_can_never_commit,
+    an_older_epoch_is_refused,
+    a_transaction_of_another_cluster_is_refused,
+    damaged_rows_are_refused,
+    dropped_chunks_are_gone,
+    prepared_transactions_survive_a_restart_and_staged_ones_do_not,
+}
+
+async fn a_new_node_belongs_to_nobody(over_grpc: bool) {
+    let subject = Subject::open(over_grpc).await;
+    let status = subject.node.hello().await.unwrap();
+    assert_eq!((status.protocol, status.identity, status.in_doubt), (PROTOCOL, None, vec![]));
+    assert_eq!(status.commit_seq_max, CommitSeq::ZERO);
+    assert!(subject.node.stage(txn(1), vec![write(1, 1)]).await.is_err(), "rows of no cluster");
+}
+
+async fn an_attached_node_stays_with_its_cluster(over_grpc: bool) {
+    let subject = Subject::attached(over_grpc).await;
+    subject.node.attach(identity("dn1")).await.unwrap();
+    assert_code(subject.node.attach(identity("dn2")).await, SqlState::DATA_NODE_ASSIGNMENT);
+    let stranger = NodeIdentity { cluster: ClusterId([8; 16]), name: "dn1".into() };
+    assert_code(subject.node.attach(stranger).await, SqlState::DATA_NODE_ASSIGNMENT);
+    let (status, again) = (subject.node.hello().await.unwrap(), subject.node.hello().await.unwrap());
+    assert_eq!(status.identity, Some(identity("dn1")));
+    assert_eq!(status.incarnation, again.incarnation);
+}
+
+async fn one_phase_commit_makes_rows_countable(over_grpc: bool) {
+    let subject = Subject::attached(over_grpc).await;
+    subject.node.stage(txn(1), vec![write(1, 10), write(2, 5)]).await.unwrap();
+    subject.node.stage(txn(1), vec![write(1, 7)]).await.unwrap();
+    assert_eq!(subject.node.outcome(txn(1)).await.unwrap(), TxnOutcome::Staged);
+    assert_eq!(subject.rows(1).await.unwrap_or(0), 0, "not before the commit");
+    subject.node.commit(txn(1), CommitSeq(5), CommitMode::OnePhase).await.unwrap();
+    assert_eq!(subject.node.outcome(txn(1)).await.unwrap(), TxnOutcome::Committed(CommitSeq(5)));
+    assert_eq!((subject.rows(1).await, subject.rows(2).await, subject.rows(3).await), (Some(17), Some(5), None));
+    assert_eq!(subject.node.hello().await.unwrap().commit_seq_max, CommitSeq(5));
+}
+
+async fn a_prepared_transaction_waits_for_its_decision(over_grpc: bool) {
+    let subject = Subject::attached(over_grpc).await;
+    subject.node.stage(txn(1), vec![write(1, 10)]).await.unwrap();
+    subject.node.prepare(txn(1)).await.unwrap();
+    assert_eq!(subject.node.outcome(txn(1)).await.unwrap(), TxnOutcome::Prepared);
+    assert_eq!(subject.node.hello().await.unwrap().in_doubt, vec![txn(1)]);
+    subject.node.commit(txn(1), CommitSeq(2), CommitMode::Prepared).await.unwrap();
+    assert_eq!(subject.node.hello().await.unwrap().in_doubt, vec![]);
+    assert_eq!(subject.rows(1).await, Some(10));
+}
+
+async fn an_aborted_transaction_leaves_nothing(over_grpc: bool) {
+    let subject = Subject::attached(over_grpc).await;
+    subject.node.stage(txn(1), vec![write(1, 10)]).await.unwrap();
+    subject.node.abort(txn(1)).await.unwrap();
+    subject.node.stage(txn(2), vec![write(1, 10)]).await.unwrap();
+    subject.node.prepare(txn(2)).await.unwrap();
+    subject.node.abort(txn(2)).await.unwrap();
+    assert_eq!(subject.rows(1).await.unwrap_or(0), 0);
+    for number in [1, 2] {
+        assert_eq!(subject.node.outcome(txn(number)).await.unwrap(), TxnOutcome::Unknown);
+    }
+    assert_eq!(subject.node.hello().await.unwrap().in_doubt, vec![]);
+}
+
+async fn verbs_may_be_repeated(over_grpc: bool) {
+    let subject = Subject::attached(over_grpc).await;
+    subject.node.abort(txn(9)).await.unwrap();
+    subject.node.stage(txn(1), vec![write(1, 10)]).await.unwrap();
+    subject.node.prepare(txn(1)).await.unwrap();
+    subject.node.prepare(txn(1)).await.unwrap();
+    for _ in 0..3 {
+        subject.node.commit(txn(1), CommitSeq(2), CommitMode::Prepared).await.unwrap();
+    }
+    assert_eq!(subject.rows(1).await, Some(10), "committed once, however often it was said");
+}
+
+async fn an_unknown_transaction_can_never_commit(over_grpc: bool) {
+    let subject = Subject::attached(over_grpc).await;
+    assert_eq!(subject.node.outcome(txn(1)).await.unwrap(), TxnOutcome::Unknown);
+    assert!(subject.node.prepare(txn(1)).await.is_err());
+    assert!(subject.node.commit(txn(1), CommitSeq(1), CommitMode::OnePhase).await.is_err());
+    let refused = subject.node.commit(txn(1), CommitSeq(1), CommitMode::Prepared).await.expect_err("never staged");
+    assert_ne!(refused.reaction, Reaction::Resolve, "the node did answer: {}", refused.message);
+}
+
+async fn an_older_epoch_is_refused(over_grpc: bool) {
+    let subject = Subject::attached(over_grpc).await;
+    subject.node.stage(txn_of_epoch(3, 1), vec![write(1, 1)]).await.unwrap();
+    assert_eq!(subject.node.hello().await.unwrap().epoch_max, 3);
+    assert!(subject.node.stage(txn_of_epoch(2, 9), vec![write(1, 1)]).await.is_err());
+}
+
+async fn a_transaction_of_another_cluster_is_refused(over_grpc: bool) {
+    let subject = Subject::attached(over_grpc).await;
+    let stranger = TxnId { cluster: ClusterId([9; 16]), epoch: 1, number: 1 };
+    assert!(subject.node.stage(stranger, vec![write(1, 1)]).await.is_err());
+}
+
+async fn damaged_rows_are_refused(over_grpc: bool) {
+    let subject = Subject::attached(over_grpc).await;
+    let mut cut = write(1, 100);
+    cut.body = cut.body.slice(..cut.body.len() / 2);
+    assert!(subject.node.stage(txn(1), vec![cut]).await.is_err());
+    subject.node.abort(txn(1)).await.unwrap();
+    subject.node.stage(txn(2), vec![write(1, 100)]).await.unwrap();
+    subject.node.commit(txn(2), CommitSeq(1), CommitMode::OnePhase).await.unwrap();
+    assert_eq!(subject.rows(1).await, Some(100));
+}
+
+async fn dropped_chunks_are_gone(over_grpc: bool) {
+    let subject = Subject::attached(over_grpc).await;
+    subject.node.stage(txn(1), vec![write(1, 10), write(2, 10)]).await.unwrap();
+    subject.node.commit(txn(1), CommitSeq(1), CommitMode::OnePhase).await.unwrap();
+    for _ in 0..2 {
+        subject.node.drop_chunks(vec![ChunkId(1), ChunkId(77)]).await.unwrap();
+    }
+    assert_eq!((subject.rows(1).await, subject.rows(2).await), (None, Some(10)));
+}
+
+async fn prepared_transactions_survive_a_restart_and_staged_ones_do_not(over_grpc: bool) {
+    let subject = Subject::attached(over_grpc).await;
+    let incarnation = subject.node.hello().await.unwrap().incarnation;
+    subject.node.stage(txn(1), vec![write(1, 10)]).await.unwrap();
+    subject.node.commit(txn(1), CommitSeq(1), CommitMode::OnePhase).await.unwrap();
+    subject.node.stage(txn(2), vec![write(1, 10)]).await.unwrap();
+    subject.node.prepare(txn(2)).await.unwrap();
+    subject.node.stage(txn(3), vec![write(1, 10)]).await.unwrap();
+
+    // What a power cut at this moment leaves on the disk.
+    subject.vfs.restart();
+    let subject = Subject::open_on(subject.vfs.clone(), subject.over_grpc).await;
+    let status = subject.node.hello().await.unwrap();
+    assert_eq!((status.identity, status.incarnation), (Some(identity("dn1")), incarnation));
+    assert_eq!(status.in_doubt, vec![txn(2)]);
+    assert_eq!(subject.node.outcome(txn(1)).await.unwrap(), TxnOutcome::Committed(CommitSeq(1)));
+    assert_eq!(subject.node.outcome(txn(3)).await.unwrap(), TxnOutcome::Unknown);
+    subject.node.commit(txn(2), CommitSeq(2), CommitMode::Prepared).await.unwrap();
+    assert_eq!(subject.rows(1).await, Some(20));
+}

@@ -1,0 +1,24 @@
+//! The whole of Seriatim from outside: the binary as users start it, spoken to over the Postgres wire; and the contract
+//! of `DataNode`, which the node itself and its gRPC client must both keep. One test binary, so that it links once.
+//!
+//! It is not the place for a crate's own cases; those stand beside the code.
+//!
+//! Knobs (environment)
+//! - `SERIATIM_SEED`: replays the random choices a failing test printed.
+//! - `SERIATIM_REFERENCE`: the connection string of a PostgreSQL 15 server. The tests of plain PostgreSQL behaviour then
+//!   run there instead, which is how the tests themselves are checked. `SERIATIM_RECORD=1` besides writes what that
+//!   server answered into `tests/slt`.
+//! - `SERIATIM_SLT`: only the scripts whose name contains it.
+//! - `SERIATIM_CLIENTS=1`: also the tests that need psql; `.ci/run` sets it.
+
+#![allow(clippy::unwrap_used, reason = "all of this is test code, helpers included")]
+
+mod bad_input;
+mod cluster;
+mod copy;
+mod crash;
+mod lifecycle;
+mod psql;
+mod slt;
+mod tutorial;
+mod wire;
