@@ -110,7 +110,8 @@ fn nanoseconds<T: ArrowPrimitiveType<Native: Into<i64>>>(array: &PrimitiveArray<
 fn slot_of_f64(value: f64) -> Slot {
     let canonical = match value {
         v if v.is_nan() => f64::NAN,
-        v if v == 0.0 => 0.0,
+        // Matches -0.0 too.
+        0.0 => 0.0,
         v => v,
     };
     slot_of(&canonical.to_bits().to_le_bytes())

@@ -6,7 +6,7 @@ use arrow::compute::{concat_batches, take_record_batch};
 use arrow::util::pretty::pretty_format_batches;
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
-use engine::placement::slots_of_array;
+use engine::placement::slots_of;
 use engine::plan::{Engine, EngineOptions, Nodes, QueryContext, Relation, Relations};
 use engine::{ChunkDef, ColumnDef, Hypertable, PgType, Settings, SpaceDimension, TableDef};
 use futures::{StreamExt, TryStreamExt};
@@ -106,11 +106,11 @@ fn txn(number: u64) -> TxnId {
 /// Cuts the rows into chunks; `(chunk, its rows)`.
 fn chunks(def: &TableDef) -> Vec<(ChunkDef, RecordBatch)> {
     let (rows, hypertable) = (rows(def), def.hypertable.clone().unwrap());
-    let slots = slots_of_array(rows.column(1)).unwrap();
+    let slots = slots_of(rows.column(1)).unwrap();
     let times = rows.column(0).as_any().downcast_ref::<TimestampMicrosecondArray>().unwrap();
     let mut parts: BTreeMap<(i64, usize), Vec<u64>> = BTreeMap::new();
-    for row in 0..rows.num_rows() {
-        let part = (0..2).find(|part| SlotSet::partition(*part, 2).contains(slots[row])).unwrap();
+    for (row, slot) in slots.iter().enumerate() {
+        let part = (0..2).find(|part| SlotSet::partition(*part, 2).contains(*slot)).unwrap();
         parts.entry((hypertable.slicing.slice(times.value(row)).start(), part)).or_default().push(row as u64);
     }
     let numbered = parts.into_iter().zip(1..);
@@ -143,7 +143,7 @@ async fn load(nodes: BTreeMap<NodeName, Arc<dyn DataNode>>) -> Arc<World> {
     for (name, writes) in writes {
         let node = &nodes[&name];
         node.attach(NodeIdentity { cluster: CLUSTER, name }).await.unwrap();
-        node.stage(txn(1), writes).await.unwrap();
+        node.stage(txn(1), false, writes).await.unwrap();
         node.prepare(txn(1)).await.unwrap();
         node.commit(txn(1), CommitSeq(1), CommitMode::Prepared).await.unwrap();
     }
@@ -235,7 +235,7 @@ async fn a_snapshot_before_the_commit_sees_nothing_and_the_writer_sees_its_own()
     let chunk = &chunks[0];
     let rows = self::chunks(def).remove(0).1;
     let write = ChunkWrite { chunk: chunk.id, layout: def.layout(), body: ipc::encode_body(&rows).unwrap() };
-    world.nodes[&chunk.nodes[0]].stage(txn(2), vec![write]).await.unwrap();
+    world.nodes[&chunk.nodes[0]].stage(txn(2), false, vec![write]).await.unwrap();
     let engine = Engine::new(&EngineOptions::default(), Arc::new(SystemClock::new()));
     let statement = Parser::parse_sql(&PostgreSqlDialect {}, count).unwrap().remove(0);
     for (reader, expected) in [(None, 1000), (Some(txn(2)), 1000 + rows.num_rows())] {
@@ -257,7 +257,7 @@ async fn rows_are_there_after_close_and_open() {
     for node in &open_nodes {
         node.close().await.unwrap();
         assert!(node.hello().await.is_ok(), "a closed node can still say who it was");
-        assert!(node.stage(txn(9), Vec::new()).await.is_err());
+        assert!(node.stage(txn(9), false, Vec::new()).await.is_err());
     }
     let error = query(&world, QUERIES[2], true, CommitSeq(1)).await.unwrap_err();
     assert!(error.message.starts_with("[dn"), "{error}");

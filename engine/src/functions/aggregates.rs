@@ -24,12 +24,9 @@ pub fn functions() -> Vec<Arc<AggregateUDF>> {
 /// `(argument, result)`; `None` where PostgreSQL has no such aggregate.
 type Types = fn(&DataType) -> Option<(DataType, DataType)>;
 
-/// Small integers sum to `bigint`, `bigint` to `numeric`.
+/// Integers sum to `bigint`; one that is a `bigint` itself arrives as a decimal, see `semantics::wide_sums`.
 fn sum_types(ty: &DataType) -> Option<(DataType, DataType)> {
     Some(match class(ty) {
-        Class::Integer if matches!(ty, DataType::Int64 | DataType::UInt32 | DataType::UInt64) => {
-            (DataType::Decimal128(20, 0), DataType::Decimal128(30, 0))
-        }
         Class::Integer => (DataType::Int64, DataType::Int64),
         Class::Float | Class::Unknown => (DataType::Float64, DataType::Float64),
         Class::Numeric => {
@@ -100,11 +97,7 @@ impl AggregateUDFImpl for Retyped {
     }
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        match types {
-            // Already coerced: bigint arrives as its decimal.
-            [DataType::Decimal128(20, 0)] => Ok(self.types(&[DataType::Int64])?.1),
-            types => Ok(self.types(types)?.1),
-        }
+        Ok(self.types(types)?.1)
     }
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {

@@ -27,9 +27,7 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
         Function::new("date_sub_days", date_and_days, |call| shift_dates(call, -1)).operator("-").udf(),
         Function::new("date_diff", two_dates, date_diff).operator("-").udf(),
         Function::new("date_add_time", date_and_time, date_add_time).operator("+").udf(),
-        Function::new("interval_mul", interval_and_float, |call| scale(call, |factor| Some(factor)))
-            .operator("*")
-            .udf(),
+        Function::new("interval_mul", interval_and_float, |call| scale(call, Some)).operator("*").udf(),
         Function::new("interval_div", interval_and_float, |call| {
             scale(call, |divisor| (divisor != 0.0).then_some(1.0 / divisor))
         })

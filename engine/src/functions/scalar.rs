@@ -82,6 +82,9 @@ pub enum Order {
     Follows(usize),
 }
 
+type FieldOf = fn(&ReturnFieldArgs) -> Result<Option<FieldRef>>;
+type Simplify = fn(&[Expr], &SimplifyContext) -> Result<Option<Expr>>;
+
 #[derive(Debug)]
 pub struct Function {
     name: &'static str,
@@ -91,8 +94,8 @@ pub struct Function {
     signature: Signature,
     resolve: Resolve,
     evaluate: Evaluate,
-    field: Option<fn(&ReturnFieldArgs) -> Result<Option<FieldRef>>>,
-    simplify: Option<fn(&[Expr], &SimplifyContext) -> Result<Option<Expr>>>,
+    field: Option<FieldOf>,
+    simplify: Option<Simplify>,
     order: Order,
 }
 

@@ -62,6 +62,11 @@ impl Scope {
         Scope { context: context.clone(), relations: Mutex::default(), next_scan: AtomicU32::new(0) }
     }
 
+    /// What was looked up already stays so; everything else is the new context's.
+    pub fn continued(&self, context: &QueryContext) -> Scope {
+        Scope { relations: Mutex::new(self.relations.lock().clone()), ..Scope::new(context) }
+    }
+
     /// Looks a relation up once per statement, so that its parts cannot disagree about what a name means.
     pub fn relation(&self, name: &RelationName) -> Option<Relation> {
         let mut relations = self.relations.lock();

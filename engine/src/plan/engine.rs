@@ -6,6 +6,7 @@ use super::execute::{EngineOptions, PARTITIONS_MAX, runtime};
 use super::explain::{self, Analyzed};
 use super::fragment::fragment;
 use super::prepare::Planner;
+use super::stack::{roomy, roomy_future};
 use crate::PgType;
 use crate::semantics::session_state;
 use arrow::array::RecordBatch;
@@ -19,7 +20,7 @@ use datafusion::sql::sqlparser::ast::Statement;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use proto::data_node::FIELD_ID;
-use proto::{Clock, ColumnId, Error, QueryId, Result, SqlState, TableId};
+use proto::{Clock, ColumnId, Error, Result, SqlState, TableId};
 use std::sync::Arc;
 
 /// A column of a result, as a RowDescription needs it.
@@ -84,10 +85,12 @@ impl Engine {
         }
         let scope = Arc::new(Scope::new(context));
         let state = state(&scope);
-        let planned = Planner::new(&state, &scope).plan(statement.clone(), param_types)?;
-        let columns = output_columns(&state, &planned.plan, &scope)?;
-        let (statement, params) = (statement.clone(), planned.params);
-        Ok(Prepared { statement, plan: planned.plan, params, columns, scope })
+        roomy(|| {
+            let planned = Planner::new(&state, &scope).plan(statement.clone(), param_types)?;
+            let columns = output_columns(&state, &planned.plan, &scope)?;
+            let (statement, params) = (statement.clone(), planned.params);
+            Ok(Prepared { statement, plan: planned.plan, params, columns, scope: Arc::clone(&scope) })
+        })
     }
 
     /// Runs it at the context's snapshot, on the calling runtime.
@@ -100,7 +103,7 @@ impl Engine {
         params: &[ScalarValue],
         context: &QueryContext,
     ) -> Result<QueryResult> {
-        let planned = self.plan(prepared, params, context).await?;
+        let planned = roomy_future(self.plan(prepared, params, context)).await?;
         let stream = execute_stream(planned.plan, planned.task).map_err(reveal)?;
         Ok(QueryResult { columns: prepared.columns.clone(), stream: stream.map_err(reveal).boxed() })
     }
@@ -118,7 +121,7 @@ impl Engine {
         verbose: bool,
     ) -> Result<Vec<String>> {
         let started = self.clock.elapsed();
-        let planned = self.plan(prepared, params, context).await?;
+        let planned = roomy_future(self.plan(prepared, params, context)).await?;
         let planning = self.clock.elapsed() - started;
         let mut analyzed = None;
         if analyze {
@@ -134,7 +137,7 @@ impl Engine {
     }
 
     async fn plan(&self, prepared: &Prepared, params: &[ScalarValue], context: &QueryContext) -> Result<Planned> {
-        let scope = scope_for(prepared, context);
+        let scope = Arc::new(scope_for(prepared, context));
         let state = state(&scope);
         let logical = match unchanged(prepared, &scope) {
             true => prepared.plan.clone(),
@@ -186,15 +189,15 @@ fn state(scope: &Arc<Scope>) -> SessionState {
 }
 
 /// A statement that is run as it was prepared keeps what it looked up; a later run looks again.
-fn scope_for(prepared: &Prepared, context: &QueryContext) -> Arc<Scope> {
-    let before: (QueryId, _) = (prepared.scope.context.query, prepared.scope.context.snapshot);
-    match before == (context.query, context.snapshot) {
-        true => Arc::clone(&prepared.scope),
-        false => Arc::new(Scope::new(context)),
+fn scope_for(prepared: &Prepared, context: &QueryContext) -> Scope {
+    let before = &prepared.scope.context;
+    match (before.query, before.snapshot) == (context.query, context.snapshot) {
+        true => prepared.scope.continued(context),
+        false => Scope::new(context),
     }
 }
 
-fn unchanged(prepared: &Prepared, scope: &Arc<Scope>) -> bool {
+fn unchanged(prepared: &Prepared, scope: &Scope) -> bool {
     let same = |(name, before): (RelationName, Relation)| match (before, scope.relation(&name)) {
         (Relation::Table { def: a, .. }, Some(Relation::Table { def: b, .. })) => {
             Arc::ptr_eq(&a, &b) || (a.id == b.id && a.columns == b.columns)
@@ -203,7 +206,7 @@ fn unchanged(prepared: &Prepared, scope: &Arc<Scope>) -> bool {
         (Relation::Rows(a), Some(Relation::Rows(b))) => a.schema() == b.schema(),
         _ => false,
     };
-    Arc::ptr_eq(&prepared.scope, scope) || prepared.scope.used().into_iter().all(same)
+    prepared.scope.used().into_iter().all(same)
 }
 
 fn with_values(plan: LogicalPlan, types: &[PgType], values: &[ScalarValue]) -> Result<LogicalPlan> {

@@ -1,7 +1,8 @@
 //! Our errors through DataFusion's, and back out unchanged.
 
+use crate::semantics::to_error;
 use datafusion::error::DataFusionError;
-use proto::{Error, SqlState};
+use proto::Error;
 
 /// Hides one of our errors in DataFusion's type.
 pub(crate) fn hide(error: Error) -> DataFusionError {
@@ -21,24 +22,13 @@ pub(crate) fn reveal(error: DataFusionError) -> Error {
             _ => current.source(),
         };
     }
-    translate(error)
-}
-
-/// DataFusion's own errors that matter to whoever reacts to the SQLSTATE.
-fn translate(error: DataFusionError) -> Error {
-    let code = match error.find_root() {
-        DataFusionError::ResourcesExhausted(_) => SqlState::OUT_OF_MEMORY,
-        DataFusionError::NotImplemented(_) => SqlState::FEATURE_NOT_SUPPORTED,
-        DataFusionError::SQL(..) => SqlState::SYNTAX_ERROR,
-        DataFusionError::Plan(_) => SqlState::SYNTAX_ERROR,
-        _ => SqlState::INTERNAL_ERROR,
-    };
-    Error::new(code, error.strip_backtrace())
+    to_error(error)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proto::SqlState;
     use std::sync::Arc;
 
     #[test]

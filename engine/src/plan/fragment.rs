@@ -50,11 +50,12 @@ pub(super) fn fragment(plan: Plan, push_down: bool, options: &ConfigOptions) -> 
 fn cut(plan: Plan, push_down: bool, options: &ConfigOptions) -> Result<Plan> {
     let mut cutter = Cutter { push_down, partitions: options.execution.target_partitions, fragments: 0 };
     let plan = match whole(&plan).filter(|_| push_down) {
-        Some(shards) => cutter.gather(plan, &shards, "")?,
-        None => {
-            let piece = cutter.place(plan)?;
-            cutter.brought(piece, "the result is wanted in one place")?
-        }
+        Some(shards) => cutter.gather(plan, &shards, false, "")?,
+        // Had the statement asked for an order, the plan would end in a merge.
+        None => match cutter.place(plan)? {
+            Piece { plan, shards: Some(shards) } => cutter.gather(plan, &shards, false, "")?,
+            Piece { plan, shards: None } => plan,
+        },
     };
     SanityCheckPlan::new().optimize(plan, options)
 }
@@ -89,8 +90,9 @@ fn whole(plan: &Plan) -> Option<Shards> {
 
 /// Operators whose encoding keeps their meaning. `ChunkScan` is ours.
 fn can_travel(name: &str) -> bool {
+    // A sort with a limit calls itself `SortExec(TopK)`.
     matches!(
-        name,
+        name.split('(').next().unwrap_or(name),
         "AggregateExec"
             | "BoundedWindowAggExec"
             | "CoalesceBatchesExec"
@@ -149,7 +151,7 @@ impl Cutter {
         if self.push_down {
             return Ok(Piece { plan: plan.clone(), shards: Some(shards) });
         }
-        Ok(Piece::local(self.gather(plan.clone(), &shards, "enable_partitionwise_aggregate is off")?))
+        Ok(Piece::local(self.gather(plan.clone(), &shards, false, "enable_partitionwise_aggregate is off")?))
     }
 
     /// `plan` runs on the coordinator; what can be done of it on the nodes is left there.
@@ -160,7 +162,7 @@ impl Cutter {
             };
             return self.split_exchange(plan, input, &shards, why);
         }
-        let ordered = plan.required_input_ordering();
+        let ordered = ordered_inputs(&plan);
         let wanted = plan.input_distribution_requirements().into_per_child();
         let mut children = Vec::with_capacity(pieces.len());
         for ((piece, wanted), ordered) in pieces.into_iter().zip(wanted).zip(ordered) {
@@ -168,8 +170,8 @@ impl Cutter {
                 children.push(piece.plan);
                 continue;
             };
-            let remote = self.gather(piece.plan, &shards, why)?;
-            children.push(self.redistributed(remote, wanted, ordered.is_some())?);
+            let remote = self.gather(piece.plan, &shards, ordered, why)?;
+            children.push(self.redistributed(remote, wanted)?);
         }
         replace_children_if_necessary(plan, children)
     }
@@ -178,12 +180,12 @@ impl Cutter {
     fn split_exchange(&mut self, plan: Plan, input: Plan, shards: &Shards, why: &str) -> Result<Plan> {
         if let Some(merge) = plan.downcast_ref::<SortPreservingMergeExec>() {
             let merged = |input| SortPreservingMergeExec::new(merge.expr().clone(), input).with_fetch(merge.fetch());
-            let remote = self.gather(Arc::new(merged(input)), shards, why)?;
+            let remote = self.gather(Arc::new(merged(input)), shards, true, why)?;
             return Ok(Arc::new(merged(remote)));
         }
         if plan.is::<CoalescePartitionsExec>() {
             let merged = |input| CoalescePartitionsExec::new(input).with_fetch(plan.fetch());
-            let remote = self.gather(Arc::new(merged(input)), shards, why)?;
+            let remote = self.gather(Arc::new(merged(input)), shards, true, why)?;
             return Ok(Arc::new(merged(remote)));
         }
         if let Some(exchange) = plan.downcast_ref::<RepartitionExec>() {
@@ -191,22 +193,21 @@ impl Cutter {
                 true => input,
                 false => reduced(exchange, input)?,
             };
-            let remote = self.gather(shipped, shards, why)?;
+            let remote = self.gather(shipped, shards, exchange.preserve_order(), why)?;
             let again = RepartitionExec::try_new(remote, exchange.partitioning().clone())?;
             return Ok(match exchange.preserve_order() {
                 true => Arc::new(again.with_preserve_order()),
                 false => Arc::new(again),
             });
         }
-        let ordered = plan.required_input_ordering().into_iter().next().flatten().is_some();
         let wanted = plan.input_distribution_requirements().into_per_child().swap_remove(0);
-        let remote = self.gather(input, shards, why)?;
-        let child = self.redistributed(remote, wanted, ordered)?;
+        let remote = self.gather(input, shards, ordered_inputs(&plan)[0], why)?;
+        let child = self.redistributed(remote, wanted)?;
         replace_children_if_necessary(plan, vec![child])
     }
 
-    /// Gives `remote` the distribution its consumer relies on.
-    fn redistributed(&self, remote: Plan, wanted: Distribution, ordered: bool) -> Result<Plan> {
+    /// Gives `remote` the distribution its consumer relies on, and keeps its order.
+    fn redistributed(&self, remote: Plan, wanted: Distribution) -> Result<Plan> {
         let ordering = remote.output_ordering().cloned();
         match wanted {
             Distribution::UnspecifiedDistribution => Ok(remote),
@@ -217,27 +218,17 @@ impl Cutter {
             }),
             keyed => {
                 let exchange = RepartitionExec::try_new(remote, keyed.create_partitioning(self.partitions))?;
-                Ok(match ordered && ordering.is_some() {
-                    true => Arc::new(exchange.with_preserve_order()),
-                    false => Arc::new(exchange),
+                Ok(match ordering {
+                    Some(_) => Arc::new(exchange.with_preserve_order()),
+                    None => Arc::new(exchange),
                 })
             }
         }
     }
 
-    /// The piece's rows on the coordinator, in order if they have one.
-    fn brought(&mut self, piece: Piece, why: &str) -> Result<Plan> {
-        let Some(shards) = piece.shards else { return Ok(piece.plan) };
-        let remote = self.gather(piece.plan, &shards, why)?;
-        Ok(match remote.output_ordering().cloned() {
-            Some(ordering) => Arc::new(SortPreservingMergeExec::new(ordering, remote)),
-            None => remote,
-        })
-    }
-
-    /// Ships `plan` to the nodes of `shards`; each returns one stream.
-    fn gather(&mut self, plan: Plan, shards: &Shards, why: &str) -> Result<Plan> {
-        let plan = one_stream(plan);
+    /// Ships `plan` to the nodes of `shards`; each returns one stream, `ordered` if the plan's partitions are.
+    fn gather(&mut self, plan: Plan, shards: &Shards, ordered: bool, why: &str) -> Result<Plan> {
+        let plan = one_stream(plan, ordered);
         let mut parts: Vec<NodePart> =
             shards.nodes.iter().map(|node| NodePart { node: node.clone(), scans: Vec::new() }).collect();
         plan.apply(|node| {
@@ -253,18 +244,23 @@ impl Cutter {
     }
 }
 
+/// Which inputs of `plan` must keep their order: it needs it, or passes it on to somebody who may.
+fn ordered_inputs(plan: &Plan) -> Vec<bool> {
+    let required = plan.required_input_ordering().into_iter().map(|order| order.is_some());
+    required.zip(plan.maintains_input_order()).map(|(required, passed_on)| required || passed_on).collect()
+}
+
 fn chunks_on(scan: &ChunkScan, node: &NodeName) -> ScanChunks {
     let chunks = scan.source.iter().flat_map(|source| &source.chunks);
     ScanChunks { scan: scan.scan, chunks: chunks.filter(|chunk| home(chunk) == node).map(|chunk| chunk.id).collect() }
 }
 
-/// A node answers with one stream, ordered if its partitions are.
-fn one_stream(plan: Plan) -> Plan {
+fn one_stream(plan: Plan, ordered: bool) -> Plan {
     // Spreading rows over partitions just before they are merged is of no use.
     if let Some(exchange) = plan.downcast_ref::<RepartitionExec>() {
-        return one_stream(exchange.input().clone());
+        return one_stream(exchange.input().clone(), ordered);
     }
-    match plan.output_ordering() {
+    match plan.output_ordering().filter(|_| ordered) {
         _ if plan.output_partitioning().partition_count() == 1 => plan,
         Some(ordering) => Arc::new(SortPreservingMergeExec::new(ordering.clone(), plan)),
         None => Arc::new(CoalescePartitionsExec::new(plan)),

@@ -28,6 +28,7 @@ mod prepare;
 mod provider;
 mod scan;
 mod shards;
+mod stack;
 mod store;
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use super::context::{Relation, RelationName, Scope};
 use super::error::{hide, reveal};
 use super::provider::{HypertableProvider, RowsProvider};
+use super::stack::roomy;
 use crate::semantics::rewrite;
 use crate::{PgType, Settings};
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
@@ -82,7 +83,7 @@ impl<'a> Planner<'a> {
         let (Some(statement), true) = (statements.pop(), statements.is_empty()) else {
             return Err(hide(Error::internal(format!("view \"{}\" is not one query", name.1))));
         };
-        let plan = self.logical(statement, &[]);
+        let plan = roomy(|| self.logical(statement, &[]));
         self.depth.fetch_sub(1, Ordering::Relaxed);
         plan
     }

@@ -160,7 +160,7 @@ fn outputs(plan: &dyn ExecutionPlan) -> Vec<Option<usize>> {
 /// Operators that pass their input's columns on, in place; windows append theirs.
 fn same_columns_first(name: &str) -> bool {
     matches!(
-        name,
+        name.split('(').next().unwrap_or(name),
         "CoalesceBatchesExec"
             | "CoalescePartitionsExec"
             | "CooperativeExec"

@@ -113,12 +113,18 @@ fn check(file: &str) {
     // The recorded `now()` is of no use; ours is 2019-01-02 03:04:05.678901 UTC.
     let settings = Settings { time_zone: zone.to_owned(), now_us: 1_546_398_245_678_901, ..Settings::default() };
     let body = file.split_once('\n').unwrap().1;
+    let known: Vec<&str> = include_str!("answers/not_yet.txt").lines().collect();
     let mut report = String::new();
     let (mut right, mut wrong) = (0, 0);
     for case in body.split("\n\n").map(str::trim).filter(|case| !case.is_empty()) {
         let lines: Vec<&str> = case.lines().collect();
         match difference(run(lines[0], &settings), &lines[1..]) {
+            None if known.contains(&lines[0]) => {
+                wrong += 1;
+                let _ = writeln!(report, "now as expected, take it out of not_yet.txt: {}", lines[0]);
+            }
             None => right += 1,
+            Some(_) if known.contains(&lines[0]) => {}
             Some(ours) => {
                 wrong += 1;
                 let _ = writeln!(report, "{}\n  PostgreSQL:\n{}\n  ours:\n{ours}\n", lines[0], lines[1..].join("\n"));

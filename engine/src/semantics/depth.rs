@@ -18,7 +18,7 @@ pub fn too_deep() -> Error {
 /// Refuses text whose expressions could be deeper than [`DEPTH_MAX`]; call it before parsing.
 ///
 /// # Errors
-/// 54001; 54000 for text beyond [`SQL_BYTES_MAX`]. Text that cannot be cut into tokens passes: the parser reports it.
+/// 54001; 54000 for text beyond 16 MiB. Text that cannot be cut into tokens passes: the parser reports it.
 pub fn check_depth(sql: &str) -> Result<(), Error> {
     if sql.len() > SQL_BYTES_MAX {
         let message = format!("a statement may have {SQL_BYTES_MAX} bytes, this one has {}", sql.len());
@@ -31,15 +31,18 @@ pub fn check_depth(sql: &str) -> Result<(), Error> {
     let Ok(tokens) = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize() else {
         return Ok(());
     };
-    let mut depth = Depth { open: Vec::new(), chain: 0, below: 0 };
+    let mut depth = Depth { open: Vec::new(), chain: 0, below: 0, sets: 0 };
     for token in &tokens {
         depth.token(token);
-        if depth.below + depth.chain > DEPTH_MAX {
+        if depth.below + depth.chain > DEPTH_MAX || depth.sets > SETS_MAX {
             return Err(too_deep());
         }
     }
     Ok(())
 }
+
+/// SELECTs that one statement may join by UNION, EXCEPT and INTERSECT.
+const SETS_MAX: usize = 100;
 
 /// Upper bound of the depth at the current token.
 struct Depth {
@@ -49,6 +52,8 @@ struct Depth {
     chain: usize,
     /// Sum of `open`.
     below: usize,
+    /// UNION and its kin so far: they nest to the left, SELECT by SELECT.
+    sets: usize,
 }
 
 impl Depth {
@@ -93,6 +98,8 @@ impl Depth {
             "COLLATE",
             "AT",
         ];
+        const SETS: &[&str] = &["UNION", "EXCEPT", "INTERSECT"];
+        self.sets += usize::from(SETS.iter().any(|set| word.eq_ignore_ascii_case(set)));
         if CLAUSES.iter().any(|clause| word.eq_ignore_ascii_case(clause)) {
             self.chain = 0;
         } else if OPERATORS.iter().any(|operator| word.eq_ignore_ascii_case(operator)) {
@@ -112,7 +119,9 @@ mod tests {
         let unions = |n: usize| format!("SELECT 1{}", " UNION ALL SELECT 1".repeat(n));
         let list = format!("SELECT 1 WHERE 1 IN ({}1)", "1,".repeat(50_000));
         let rows = format!("VALUES {}(1)", "(1+1),".repeat(50_000));
-        for deep in [chain(5000), brackets(5000), chain(450), format!("SELECT {}true", "NOT ".repeat(5000))] {
+        for deep in
+            [chain(5000), brackets(5000), chain(450), unions(5000), format!("SELECT {}true", "NOT ".repeat(5000))]
+        {
             assert_eq!(check_depth(&deep).unwrap_err().code, SqlState::STATEMENT_TOO_COMPLEX);
         }
         for fine in [chain(300), brackets(300), list, rows, unions(50)] {

@@ -24,6 +24,7 @@ mod state;
 pub(crate) mod text_form;
 mod type_names;
 mod untyped;
+mod wide_sums;
 mod zone;
 
 pub use depth::{DEPTH_MAX, check_depth};

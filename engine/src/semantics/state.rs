@@ -80,6 +80,7 @@ fn base() -> SessionState {
     let analyzer: Vec<Arc<dyn datafusion::optimizer::AnalyzerRule + Send + Sync>> = vec![
         Arc::new(ResolveGroupingFunction::new()),
         Arc::new(UntypedLiterals),
+        Arc::new(super::wide_sums::WideSums),
         Arc::new(TypeCoercion::new()),
         Arc::new(PgCasts),
     ];

@@ -48,7 +48,7 @@ fn numeric(precision: u64, scale: i64) -> Result<PgType, Error> {
     if !(1..=1000).contains(&precision) {
         return Err(bound(format!("NUMERIC precision {precision} must be between 1 and 1000")));
     }
-    if precision > 38 || scale < 0 || scale > 38 {
+    if precision > 38 || !(0..=38).contains(&scale) {
         return Err(Error::unsupported(format!("numeric({precision},{scale}): at most 38 digits")));
     }
     Ok(PgType::Numeric(Some((precision as u8, scale as i8))))

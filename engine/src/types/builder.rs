@@ -16,8 +16,8 @@ use super::values::element_type;
 use super::{PgType, TimeContext};
 use arrow::array::{
     Array, ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder, Float64Builder,
-    Int16Builder, Int32Builder, Int64Builder, IntervalMonthDayNanoBuilder, ListArray, NullArray, NullBufferBuilder,
-    StringBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder, UInt32Builder,
+    Int16Builder, Int32Builder, Int64Builder, IntervalMonthDayNanoBuilder, ListArray, NullBufferBuilder, StringBuilder,
+    Time64MicrosecondBuilder, TimestampMicrosecondBuilder, UInt32Builder,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, IntervalMonthDayNano};
@@ -49,8 +49,6 @@ enum Values {
     Timestamp(TimestampMicrosecondBuilder),
     Interval(IntervalMonthDayNanoBuilder),
     List(Box<ListBuilder>),
-    /// `void`: nulls only.
-    Nulls(usize),
 }
 
 struct ListBuilder {
@@ -140,7 +138,6 @@ impl ColumnBuilder {
             Values::Timestamp(builder) => builder.len(),
             Values::Interval(builder) => builder.len(),
             Values::List(list) => list.offsets.len() - 1,
-            Values::Nulls(count) => *count,
         }
     }
 
@@ -168,7 +165,6 @@ impl ColumnBuilder {
                 list.offsets.push(list.elements.len() as i32);
                 list.nulls.append_null();
             }
-            Values::Nulls(count) => *count += 1,
         }
     }
 
@@ -221,7 +217,6 @@ impl ColumnBuilder {
                 };
                 list.append(elements, |builder, element| builder.append_str(&element))?;
             }
-            Values::Nulls(_) => return Err(Error::unsupported(format_args!("input of type {}", self.ty))),
         }
         Ok(())
     }
@@ -244,7 +239,6 @@ impl ColumnBuilder {
             Values::Timestamp(builder) => Arc::new(builder.finish()),
             Values::Interval(builder) => Arc::new(builder.finish()),
             Values::List(list) => list.finish(&self.ty),
-            Values::Nulls(count) => Arc::new(NullArray::new(std::mem::take(count))),
         };
         debug_assert_eq!(*array.data_type(), self.ty.arrow());
         array

@@ -145,6 +145,7 @@ impl PgType {
     }
 
     /// `pg_type.typlen`; -1 for a variable length.
+    #[expect(clippy::len_without_is_empty, reason = "the width of a type, not of a collection")]
     pub fn len(&self) -> i16 {
         match self {
             PgType::Array(_) => -1,

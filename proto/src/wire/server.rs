@@ -118,12 +118,15 @@ impl Service for Adapter {
     }
 }
 
-/// One wire message per batch; the IPC schema rides with the first.
+/// One wire message per batch; the IPC schema rides with the first, the end of the IPC stream with the metrics.
 fn encoded(stream: FragmentStream) -> impl Stream<Item = Result<v1::FragmentMessage, Status>> {
     let mut encoder: Option<BatchEncoder> = None;
     stream.map(move |message| {
         let message = match message.map_err(error::to_status)? {
-            FragmentMessage::Metrics(metrics) => v1::FragmentMessage { ipc: Bytes::new(), metrics },
+            FragmentMessage::Metrics(metrics) => {
+                let end = encoder.as_mut().map(BatchEncoder::finish).transpose().map_err(error::to_status)?;
+                v1::FragmentMessage { ipc: end.unwrap_or_default(), metrics }
+            }
             FragmentMessage::Batch(batch) => {
                 let encoder = match &mut encoder {
                     Some(encoder) => encoder,

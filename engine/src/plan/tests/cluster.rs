@@ -109,7 +109,7 @@ impl DataNode for MemoryNode {
     async fn attach(&self, _: NodeIdentity) -> Result<()> {
         Err(Error::unsupported("attach"))
     }
-    async fn stage(&self, _: TxnId, _: Vec<ChunkWrite>) -> Result<()> {
+    async fn stage(&self, _: TxnId, _: bool, _: Vec<ChunkWrite>) -> Result<()> {
         Err(Error::unsupported("stage"))
     }
     async fn prepare(&self, _: TxnId) -> Result<()> {
@@ -234,9 +234,9 @@ impl Cluster {
         let slots = slots_of(rows.column(1)).unwrap();
         let times = rows.column(0).as_any().downcast_ref::<TimestampMicrosecondArray>().unwrap();
         let mut parts: BTreeMap<(i64, usize), Vec<u64>> = BTreeMap::new();
-        for row in 0..rows.num_rows() {
+        for (row, slot) in slots.iter().enumerate() {
             let slice = hypertable.slicing.slice(times.value(row));
-            let part = (0..names.len()).find(|p| SlotSet::partition(*p, names.len()).contains(slots[row])).unwrap();
+            let part = (0..names.len()).find(|p| SlotSet::partition(*p, names.len()).contains(*slot)).unwrap();
             parts.entry((slice.start(), part)).or_default().push(row as u64);
         }
         let mut chunks = Vec::new();

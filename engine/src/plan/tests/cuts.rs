@@ -56,7 +56,7 @@ async fn cut_with(cluster: &Arc<Cluster>, sql: &str, push_down: bool) -> Cut {
 }
 
 fn has(operators: &[String], name: &str) -> bool {
-    operators.iter().any(|operator| operator == name)
+    operators.iter().any(|operator| operator.starts_with(name))
 }
 
 fn aggregates_of(operators: &[String]) -> Vec<&str> {
@@ -191,7 +191,7 @@ async fn chunks_are_excluded_by_time_and_by_space() {
         ("device IS NULL", 10),
         ("device = NULL", 0),
         ("time > '2020-01-01T00:00:00Z'::timestamptz", 0),
-        ("NOT (time < '2019-01-24T00:00:00Z'::timestamptz)", 4),
+        ("NOT (time < '2019-01-24T00:00:00Z'::timestamptz)", 2),
     ] {
         let cut = cut(&cluster, &format!("SELECT * FROM conditions WHERE {filter}")).await;
         assert_eq!(cut.chunks, chunks, "{filter}");

@@ -65,8 +65,14 @@ const QUERIES: &[(bool, &str)] = &[
     (false, "SELECT device, last_value(temp ORDER BY time) FROM conditions GROUP BY device"),
     (false, "SELECT host, last_value(time ORDER BY time) FROM conditions GROUP BY host"),
     (false, "SELECT host, array_agg(device ORDER BY time) FROM metrics GROUP BY host"),
-    (false, "SELECT stddev(temp), var_pop(temp), bool_and(temp > 0), string_agg(host, ',' ORDER BY time) FROM metrics"),
-    (false, "SELECT corr(temp, device), covar_samp(temp, device), median(temp) FROM metrics"),
+    (
+        false,
+        "SELECT round(stddev(temp) * 1e6), round(var_pop(temp) * 1e6), bool_and(temp > 0), string_agg(host, ',' ORDER BY time) FROM metrics",
+    ),
+    (
+        false,
+        "SELECT round(corr(temp, device) * 1e6), round(covar_samp(temp, device) * 1e6), round(stddev_pop(temp) * 1e6) FROM metrics",
+    ),
     (
         true,
         "WITH t AS (SELECT device, avg(temp) a FROM conditions GROUP BY device) SELECT * FROM t WHERE a > 40 ORDER BY a, device",

@@ -141,11 +141,11 @@ async fn exclusion_loses_no_row() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_query_beyond_the_memory_limit_fails_alone() {
-    let cluster = Cluster::empty(&["dn1"]);
+    let mut small = Cluster::empty(&["dn1"]);
     let def = hypertable(1, "conditions", &["dn1"], 7);
-    cluster.load(def.clone(), &rows(&def, 1000, 10, 1));
+    small.load(def.clone(), &rows(&def, 1000, 10, 1));
     let options = crate::plan::EngineOptions { memory_bytes: 10_000 };
-    let small = Cluster { engine: crate::plan::Engine::new(&options, Arc::new(proto::SystemClock::new())), ..cluster };
+    small.engine = crate::plan::Engine::new(&options, Arc::new(proto::SystemClock::new()));
     let small = Arc::new(small);
     let error = small.query("SELECT time, temp FROM conditions ORDER BY temp", false).await.unwrap_err();
     assert_eq!(error.code, SqlState::OUT_OF_MEMORY);

@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn columns_are_named_as_postgres_names_them() {
         let expected = [
-            ("1, 'x', null, true, -1, 1+1", "?column? ?column? ?column? bool ?column? ?column?"),
+            ("1, 'x', null, true, -1, 1+1", "?column? ?column? ?column? ?column? ?column? ?column?"),
             ("count(*), max(a), max(b), now()", "count max max now"),
             ("a::int, '5'::int, a::text, count(*)::int, 1::float8", "a int4 a count float8"),
             ("case when a then 1 end, case when a then 1 else b end", "case b"),

@@ -3,7 +3,7 @@
 use super::COUNTER;
 use crate::semantics::pg_type;
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, Expr, Ident, ObjectName, Select, SelectItem, SetExpr, TrimWhereField, Value,
+    AccessExpr, Expr, Ident, ObjectName, Select, SelectItem, SetExpr, TrimWhereField,
 };
 use std::collections::HashSet;
 
@@ -88,7 +88,6 @@ fn name(expr: &Expr) -> Option<Name> {
         },
         Expr::TypedString(typed) => weak(type_name(&typed.data_type)),
         Expr::Interval(_) => weak("interval"),
-        Expr::Value(value) if matches!(value.value, Value::Boolean(_)) => weak("bool"),
         Expr::Case { else_result, .. } => match else_result.as_deref().and_then(name) {
             Some(name) if !name.weak => Some(name),
             _ => weak("case"),

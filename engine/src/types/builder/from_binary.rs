@@ -50,7 +50,6 @@ impl ColumnBuilder {
                 builder.append_value(arrow_interval(parts)?);
             }
             Values::List(list) => append_array(list, bytes)?,
-            Values::Nulls(_) => return Err(Error::unsupported(format_args!("input of type {}", self.ty))),
         }
         Ok(())
     }
