@@ -121,7 +121,7 @@ pub struct Node {
 /// A configuration file that cannot be read. A wrong flag prints its own message and ends the process.
 pub fn parse() -> anyhow::Result<Args> {
     let given = std::env::args_os().collect::<Vec<_>>();
-    let first = Args::parse_from(&given_or_help(&given));
+    let first = Args::parse_from(given_or_help(&given));
     let Some(file) = &first.config else { return Ok(first) };
     let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     let table = text.parse::<toml::Table>().with_context(|| format!("cannot understand {}", file.display()))?;

@@ -32,8 +32,15 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Planners recurse as deep as a statement nests. Only what is touched of a stack costs memory.
+const STACK_BYTES: usize = 64 << 20;
+
 fn run(args: Args) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("seriatim").build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("seriatim")
+        .thread_stack_size(STACK_BYTES)
+        .build()?;
     runtime.block_on(async {
         match args.command {
             Command::Demo(demo) => demo::run(demo).await,

@@ -68,16 +68,13 @@ pub async fn run(args: args::Demo) -> anyhow::Result<()> {
         done = tutorial => done?,
         () = stop.requested() => {}
     }
+    if !stop.is_requested() {
+        let (host, port) = (cluster.sql_addr().ip(), cluster.sql_addr().port());
+        say(&format!("\nThe tutorial took {:.1} s. From another terminal:\n", started.elapsed().as_secs_f64()));
+        say(&format!("    psql -h {host} -p {port} -U postgres multinode\n"));
+    }
     if !args.exit && !stop.is_requested() {
-        say(&format!(
-            "\nThe tutorial took {:.1} s. The cluster stays open until Ctrl-C. In another terminal:\n",
-            started.elapsed().as_secs_f64()
-        ));
-        say(&format!(
-            "    psql -h {} -p {} -U postgres multinode\n",
-            cluster.sql_addr().ip(),
-            cluster.sql_addr().port()
-        ));
+        say("The cluster stays open until Ctrl-C.");
         stop.requested().await;
     }
     stop.request();
@@ -150,10 +147,24 @@ async fn run_step(client: &Client, sql: &str) -> anyhow::Result<()> {
                 rows.iter().map(|row| (0..names.len()).map(|i| row.get(i).map(str::to_owned)).collect()).collect();
             say(&table::render(&names, cells));
         }
-        None => say("OK"),
+        None => say(&tag(sql, &messages)),
     }
     say(&format!("Time: {:.1} ms\n", started.elapsed().as_secs_f64() * 1e3));
     Ok(())
+}
+
+/// The command tag psql would show: the client library gives only its count.
+fn tag(sql: &str, messages: &[SimpleQueryMessage]) -> String {
+    let rows = messages.iter().find_map(|message| match message {
+        SimpleQueryMessage::CommandComplete(rows) => Some(*rows),
+        _ => None,
+    });
+    let mut words = sql.split_whitespace();
+    match (words.next(), words.next()) {
+        (Some("INSERT"), _) => format!("INSERT 0 {}", rows.unwrap_or_default()),
+        (Some("CREATE"), Some(what)) => format!("CREATE {what}"),
+        (first, _) => first.unwrap_or_default().to_owned(),
+    }
 }
 
 /// Notices are shown as psql shows them.

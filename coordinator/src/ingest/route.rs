@@ -149,3 +149,70 @@ fn split(
     };
     chunks.into_iter().zip(rows_of_chunk).map(rows_of).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::tests::conditions;
+    use crate::txn::tests::{NEW_YEAR_US, WEEK_US, readings};
+    use arrow::array::Int32Array;
+    use arrow::datatypes::Int32Type;
+    use proto::SlotSet;
+    use proto::slots::slot_of_i64;
+
+    /// What `route` must do, a row at a time.
+    fn naive(table: &TableDef, pairs: &[(i64, i32)]) -> BTreeMap<(i64, bool), Vec<i32>> {
+        let slicing = table.hypertable.as_ref().unwrap().slicing;
+        let mut expected = BTreeMap::<_, Vec<i32>>::new();
+        for (time, device) in pairs {
+            let upper = slot_of_i64((*device).into()) >= 128;
+            expected.entry((slicing.slice(*time).start(), upper)).or_default().push(*device);
+        }
+        expected
+    }
+
+    fn routed(table: &TableDef, pairs: &[(i64, i32)]) -> (BTreeMap<(i64, bool), Vec<i32>>, usize) {
+        let slicing = table.hypertable.as_ref().unwrap().slicing;
+        let mut asked = 0;
+        let mut chunk_at = |time: i64, slot: Slot| {
+            asked += 1;
+            let (time, partition) = (slicing.slice(time), usize::from(slot >= 128));
+            Ok(Arc::new(ChunkDef {
+                id: ChunkId((time.start() / WEEK_US) as u32 * 2 + partition as u32),
+                table: table.id,
+                time,
+                slots: SlotSet::partition(partition, 2),
+                nodes: vec!["dn1".into()],
+                epoch: 1,
+                created_us: 0,
+            }))
+        };
+        let parts = route(table, readings(table, pairs), &mut chunk_at).unwrap();
+        let devices_of = |rows: &RecordBatch| {
+            let devices: &Int32Array = rows.column(1).as_primitive::<Int32Type>();
+            devices.values().to_vec()
+        };
+        let by_chunk =
+            parts.iter().map(|(chunk, rows)| ((chunk.time.start(), chunk.slots.contains(255)), devices_of(rows)));
+        (by_chunk.collect(), asked)
+    }
+
+    #[test]
+    fn every_row_goes_where_a_walk_row_by_row_sends_it() {
+        let table = conditions(20_000, &["dn1", "dn2"]);
+        let mut random = 42_u64;
+        let mut draw = |below: u64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % below
+        };
+        for weeks in [1, 3, 20] {
+            let mut pair = || (NEW_YEAR_US + (draw(weeks * WEEK_US as u64)) as i64, draw(50) as i32);
+            let pairs = (0..2000).map(|_| pair()).collect::<Vec<_>>();
+            let expected = naive(&table, &pairs);
+            let (found, asked) = routed(&table, &pairs);
+            assert_eq!(found, expected, "over {weeks} weeks");
+            assert_eq!(asked, expected.len(), "each chunk is looked up once");
+        }
+        assert!(routed(&table, &[]).0.is_empty());
+    }
+}

@@ -284,6 +284,7 @@ pub struct Notice {
 
 impl Notice {
     /// `NOTICE` with SQLSTATE `00000`.
+    #[expect(clippy::self_named_constructors, reason = "a notice is also one of the severities of a Notice")]
     pub fn notice(message: impl Into<String>) -> Notice {
         let code = SqlState::new("00000");
         Notice { severity: Severity::Notice, code, message: message.into(), detail: None, hint: None }

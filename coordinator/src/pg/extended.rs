@@ -67,6 +67,19 @@ impl Portals {
     }
 }
 
+/// A parameter as PostgreSQL names it in the context of an error. The dots stand for a value in text, which is not
+/// repeated where logs would keep it.
+fn place_of_param(portal: &str, number: usize, format: Format) -> String {
+    let portal = match portal {
+        "" => "unnamed portal".to_owned(),
+        name => format!("portal \"{name}\""),
+    };
+    match format {
+        Format::Text => format!("{portal} parameter ${number} = '...'"),
+        Format::Binary => format!("{portal} parameter ${number}"),
+    }
+}
+
 fn no_portal(name: &str) -> Error {
     Error::new(SqlState::INVALID_CURSOR_NAME, format!("portal \"{name}\" does not exist"))
 }
@@ -145,8 +158,12 @@ impl Connection {
             )));
         }
         let context = self.conversation.time_context();
-        let values = bind.params.iter().zip(formats).zip(prepared.params.iter());
-        values.map(|((value, format), ty)| read_param(ty, format, value.as_deref(), &context)).collect()
+        let values = bind.params.iter().zip(formats).zip(prepared.params.iter()).zip(1..);
+        let read = values.map(|(((value, format), ty), number)| {
+            let read = read_param(ty, format, value.as_deref(), &context);
+            read.map_err(|error| error.context(place_of_param(&bind.portal, number, format)))
+        });
+        read.collect()
     }
 
     pub(super) fn describe(&mut self, target: &Target) -> Result<Then, Failure> {

@@ -5,6 +5,7 @@
 //! `08P01`.
 
 use bytes::{Buf, Bytes};
+use engine::types::utf8;
 use proto::{Error, Result, SqlState};
 
 /// A message with its body cut to size, not yet understood.
@@ -186,25 +187,6 @@ impl Body {
             }
         }
     }
-}
-
-/// # Errors
-/// `22021`, naming the bytes as PostgreSQL does: as many as the first one announces.
-pub(super) fn utf8(bytes: &[u8]) -> Result<&str> {
-    std::str::from_utf8(bytes).map_err(|error| {
-        let rest = &bytes[error.valid_up_to()..];
-        let announced = match rest[0] {
-            0xc0..=0xdf => 2,
-            0xe0..=0xef => 3,
-            0xf0..=0xf7 => 4,
-            _ => 1,
-        };
-        let shown = rest.iter().take(announced).map(|byte| format!("0x{byte:02x}")).collect::<Vec<_>>().join(" ");
-        Error::new(
-            SqlState::CHARACTER_NOT_IN_REPERTOIRE,
-            format!("invalid byte sequence for encoding \"UTF8\": {shown}"),
-        )
-    })
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub(super) fn error_response(error: &Error, gravity: Gravity) -> ErrorResponse {
         Gravity::Fatal => "FATAL",
     };
     let mut fields = fields(severity, error.code.as_str(), &error.message, &error.detail, &error.hint);
+    fields.extend(error.context.as_deref().map(|text| (b'W', without_nul(text))));
     if let Some(position) = error.position {
         fields.push((b'P', position.to_string()));
     }

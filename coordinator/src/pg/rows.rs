@@ -168,7 +168,8 @@ impl Rows {
                 out.truncate(start);
                 return Err(error);
             }
-            put_length(out, value_start, out.len() - value_start - 4);
+            let length = out.len() - value_start - 4;
+            put_length(out, value_start, length);
         }
         let length = out.len() - start - 1;
         if length > ROW_BYTES_MAX {
@@ -181,6 +182,6 @@ impl Rows {
     }
 }
 
-fn put_length(out: &mut Vec<u8>, at: usize, length: usize) {
+fn put_length(out: &mut [u8], at: usize, length: usize) {
     out[at..at + 4].copy_from_slice(&(length as u32).to_be_bytes());
 }

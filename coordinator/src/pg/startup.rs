@@ -6,10 +6,11 @@
 
 use super::backend::{Authentication, Conversation, Frontdoor, Startup};
 use super::failure::End;
-use super::frontend::{Body, utf8};
+use super::frontend::Body;
 use super::scram::{self, Exchange};
 use super::wire::{Inlet, Outlet};
 use bytes::Bytes;
+use engine::types::utf8;
 use pgwire::messages::startup::{
     Authentication as AuthenticationMessage, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, SecretKey,
 };

@@ -45,6 +45,10 @@ pub(crate) fn cast(ctx: &mut Context, value: Value, from: &PgType, to: &PgType) 
     if value.is_null() || from == to && !is_text(to) {
         return Ok(value);
     }
+    // The output function, where that differs from the cast: a boolean is t.
+    if *to == PgType::Unknown {
+        return Ok(Value::text(output(ctx, &value, from)?));
+    }
     if is_text(to) {
         let text = to_text(ctx, &value, from)?;
         return Ok(Value::text(fit(&text, to)));
@@ -223,9 +227,14 @@ fn split_array(text: &str) -> Option<Vec<Option<String>>> {
         match c {
             '\\' => current.push(chars.next()?),
             '"' => {
+                if !was_quoted {
+                    current.clear();
+                }
                 quoted = !quoted;
                 was_quoted = true;
             }
+            // Blanks around a quoted element are not part of it.
+            c if was_quoted && !quoted && c.is_whitespace() => {}
             ',' if !quoted && depth == 0 => {
                 elements.push(finish_element(&mut current, was_quoted));
                 was_quoted = false;
@@ -328,7 +337,7 @@ fn float_text(f: f64) -> String {
     match f {
         f if f.is_nan() => "NaN".to_owned(),
         f if f.is_infinite() => if f > 0.0 { "Infinity" } else { "-Infinity" }.to_owned(),
-        f if f != 0.0 && !(1e-5..1e15).contains(&f.abs()) => {
+        f if f != 0.0 && !(1e-4..1e15).contains(&f.abs()) => {
             let text = format!("{f:e}");
             let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
             let exponent: i32 = exponent.parse().unwrap_or(0);
@@ -382,7 +391,7 @@ mod tests {
     #[test]
     fn array_text_splits_as_postgres_reads_it() {
         let some = |text: &str| Some(text.to_owned());
-        assert_eq!(split_array("{a, \"b,c\" ,NULL,\"NULL\"}"), Some(vec![some("a"), some("b,c "), None, some("NULL")]));
+        assert_eq!(split_array("{a, \"b,c\" ,NULL,\"NULL\"}"), Some(vec![some("a"), some("b,c"), None, some("NULL")]));
         assert_eq!(split_array("{}"), Some(vec![]));
         assert_eq!(split_array("a,b"), None);
     }

@@ -135,10 +135,6 @@ impl Filler {
         let index = self.index.get(name).unwrap_or_else(|| panic!("{} has no column {name}", self.def.name));
         row[*index] = value;
     }
-
-    pub(crate) fn get<'a>(&self, row: &'a Row, name: &str) -> &'a Value {
-        &row[self.index[name]]
-    }
 }
 
 fn zero(ty: &PgType) -> Value {

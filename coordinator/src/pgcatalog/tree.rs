@@ -153,7 +153,14 @@ pub(crate) struct Cte {
 pub(crate) enum Body {
     Select(Box<Select>),
     Values(Vec<Vec<Expr>>),
-    Set { op: SetOp, all: bool, left: Box<Query>, right: Box<Query> },
+    /// One in parentheses.
+    Query(Box<Query>),
+    Set {
+        op: SetOp,
+        all: bool,
+        left: Box<Query>,
+        right: Box<Query>,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -349,6 +356,7 @@ fn each_column_of_query(query: &Query, up: usize, see: &mut dyn FnMut(usize)) {
             each_column_of_query(left, up, see);
             each_column_of_query(right, up, see);
         }
+        Body::Query(inner) => each_column_of_query(inner, up, see),
         Body::Select(select) => each_column_of_select(select, up + 1, see),
     }
 }

@@ -34,7 +34,7 @@ impl Conversation for Session {
         let started_here = self.block.state == State::Idle;
         self.enter();
         let declared = param_types.iter().map(|oid| PgType::from_oid(*oid)).collect::<Vec<_>>();
-        let prepared = dispatch::prepare(self, &parsed, &declared).await;
+        let prepared = dispatch::prepare(self, &parsed, &declared).await.map_err(|error| parsed.locate(error));
         if started_here && prepared.is_ok() {
             // Preparing reads the catalog and changes nothing: the transaction it needed ends with it.
             self.end(Ending::Commit).await?;
@@ -59,7 +59,7 @@ impl Conversation for Session {
         self.enter();
         self.note_activity(&prepared.statement.text);
         let plan = prepared.body.as_ref().and_then(|body| body.downcast_ref::<Plan>());
-        dispatch::execute(self, &parsed, plan, prepared, params).await
+        dispatch::execute(self, &parsed, plan, prepared, params).await.map_err(|error| parsed.locate(error))
     }
 
     async fn sync(&mut self) -> Result<()> {

@@ -100,15 +100,7 @@ async fn copy_in(
     let typed = targets.iter().map(|column| (column.name.clone(), column.ty.clone())).collect::<Vec<_>>();
     let parser = CopyParser::new(options, &typed, context, &table.name)?;
     let transaction = session.transaction();
-    Ok(Outcome::CopyIn(Box::new(Sink {
-        table,
-        targets,
-        defaults,
-        context,
-        parser: Some(parser),
-        transaction,
-        rows_count: 0,
-    })))
+    Ok(Outcome::CopyIn(Box::new(Sink { table, targets, defaults, parser: Some(parser), transaction, rows_count: 0 })))
 }
 
 /// What columns that the COPY does not name are filled with, by position in the table.
@@ -128,7 +120,6 @@ struct Sink {
     table: Arc<TableDef>,
     targets: Vec<ColumnDef>,
     defaults: Vec<Option<ScalarValue>>,
-    context: TimeContext,
     /// `None` once the end has been read.
     parser: Option<CopyParser>,
     transaction: SharedTransaction,

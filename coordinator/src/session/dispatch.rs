@@ -89,7 +89,9 @@ pub(super) fn done(tag: impl Into<String>) -> Result<Outcome> {
 
 async fn execute_sql(session: &mut Session, statement: &Statement) -> Result<Outcome> {
     match statement {
-        Statement::StartTransaction { modes, .. } => utility::begin(session, modes),
+        Statement::StartTransaction { modes, begin, .. } => {
+            utility::begin(session, modes, if *begin { "BEGIN" } else { "START TRANSACTION" })
+        }
         Statement::Commit { .. } => utility::commit(session).await,
         Statement::Rollback { savepoint: None, .. } => utility::rollback(session).await,
         Statement::Rollback { .. } | Statement::Savepoint { .. } | Statement::ReleaseSavepoint { .. } => {

@@ -133,12 +133,44 @@ fn typed_source(
         }
         for (expr, target) in row.content.iter().zip(targets) {
             type_parameter(expr, &target.ty, declared);
+            check_literal(expr, target)?;
         }
     }
     Ok(Some(width))
 }
 
+/// A boolean is no number and a number no time; strings and NULL fit everywhere until they are read.
+fn check_literal(expr: &Expr, target: &ColumnDef) -> Result<()> {
+    let Expr::Value(value) = expr else { return Ok(()) };
+    let is_text = matches!(target.ty, PgType::Text | PgType::Varchar(_) | PgType::Bpchar(_) | PgType::Name);
+    let is_number = matches!(
+        target.ty,
+        PgType::Int2 | PgType::Int4 | PgType::Int8 | PgType::Float4 | PgType::Float8 | PgType::Numeric(_) | PgType::Oid
+    );
+    let given = match &value.value {
+        Literal::Boolean(_) if target.ty != PgType::Bool && !is_text => "boolean",
+        Literal::Number(digits, _) if !is_number && !is_text => match digits.parse::<i32>() {
+            Ok(_) => "integer",
+            Err(_) => "numeric",
+        },
+        _ => return Ok(()),
+    };
+    Err(mismatch(target, given))
+}
+
+fn mismatch(target: &ColumnDef, given: &str) -> Error {
+    let message = format!("column \"{}\" is of type {} but expression is of type {given}", target.name, target.ty);
+    Error::new(SqlState::DATATYPE_MISMATCH, message).hint("You will need to rewrite or cast the expression.")
+}
+
 fn type_parameter(expr: &Expr, ty: &PgType, declared: &mut Vec<Option<PgType>>) {
+    let (expr, ty) = match expr {
+        Expr::Cast { expr, data_type, .. } => match super::define::column_type(data_type) {
+            Ok(cast) => (&**expr, cast),
+            Err(_) => return,
+        },
+        plain => (plain, ty.clone()),
+    };
     let Expr::Value(value) = expr else { return };
     let Literal::Placeholder(id) = &value.value else { return };
     let Some(position) =
@@ -149,7 +181,7 @@ fn type_parameter(expr: &Expr, ty: &PgType, declared: &mut Vec<Option<PgType>>) 
     if declared.len() < position {
         declared.resize(position, None);
     }
-    declared[position - 1].get_or_insert_with(|| ty.clone());
+    declared[position - 1].get_or_insert(ty);
 }
 
 fn check_width(width: usize, targets: usize, insert: &Insert) -> Result<()> {

@@ -11,6 +11,7 @@ use proto::{Error, Result, SqlState};
 const RECURSION_MAX: usize = 128;
 
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "nearly every command is a statement, and each is kept behind one Arc")]
 pub enum Command {
     Sql(Statement),
     /// `GRANT|REVOKE USAGE ON FOREIGN SERVER a, b TO|FROM c`; an empty grantee list never occurs.
@@ -40,6 +41,41 @@ pub enum Command {
 pub struct Parsed {
     pub command: Command,
     pub text: String,
+    /// Characters before it in the query string.
+    pub offset: u32,
+}
+
+impl Parsed {
+    /// Points an error at the name it is about, as PostgreSQL does, where the name is a token of the statement.
+    pub fn locate(&self, error: Error) -> Error {
+        let named = [SqlState::UNDEFINED_COLUMN, SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_FUNCTION];
+        if error.position.is_some() || !named.contains(&error.code) {
+            return error;
+        }
+        match named_token(&self.text, &error.message) {
+            Some(position) => error.position(self.offset + position),
+            None => error,
+        }
+    }
+}
+
+/// Where the object of `column "x" does not exist` and its kin stands in the text.
+fn named_token(text: &str, message: &str) -> Option<u32> {
+    let name = match message.strip_prefix("function ") {
+        Some(rest) => rest.split('(').next()?,
+        None => message.split('"').nth(1).or_else(|| message.split_whitespace().nth(1))?,
+    };
+    let name = name.rsplit('.').next()?;
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, text).tokenize_with_location().ok()?;
+    let is_named =
+        |token: &&TokenWithSpan| matches!(&token.token, Token::Word(word) if word.value.eq_ignore_ascii_case(name));
+    let found = tokens.iter().position(|token| is_named(&token))?;
+    // `schema.table` begins with the schema.
+    let first = match found.checked_sub(2).map(|before| (&tokens[before].token, &tokens[before + 1].token)) {
+        Some((Token::Word(_), Token::Period)) => found - 2,
+        _ => found,
+    };
+    Some(position(text, tokens[first].span.start))
 }
 
 /// Splits at top-level semicolons and parses each part. Empty statements vanish.
@@ -61,9 +97,10 @@ fn parse_one(sql: &str, tokens: &[TokenWithSpan]) -> Result<Parsed> {
     let significant = tokens.iter().filter(|t| !matches!(t.token, Token::Whitespace(_) | Token::EOF));
     let significant = significant.collect::<Vec<_>>();
     let text = slice(sql, &significant);
+    let offset = significant.first().map_or(0, |first| position(sql, first.span.start) - 1);
     let words = Words { tokens: &significant, next: 0 };
     if let Some(command) = unparsed(words)? {
-        return Ok(Parsed { command, text });
+        return Ok(Parsed { command, text, offset });
     }
     let dialect = PostgreSqlDialect {};
     let mut parser = Parser::new(&dialect)
@@ -71,7 +108,7 @@ fn parse_one(sql: &str, tokens: &[TokenWithSpan]) -> Result<Parsed> {
         .with_tokens_with_locations(tokens.iter().filter(|t| t.token != Token::EOF).cloned().collect());
     let statement = parser.parse_statement().map_err(|error| parser_error(sql, tokens, error))?;
     match parser.peek_token() {
-        TokenWithSpan { token: Token::EOF, .. } => Ok(Parsed { command: Command::Sql(statement), text }),
+        TokenWithSpan { token: Token::EOF, .. } => Ok(Parsed { command: Command::Sql(statement), text, offset }),
         extra => Err(near(sql, &extra)),
     }
 }

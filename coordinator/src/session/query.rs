@@ -10,13 +10,18 @@ use crate::timescale::{self, Host};
 use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::Schema;
 use datafusion::scalar::ScalarValue;
-use datafusion::sql::sqlparser::ast::Statement;
+use datafusion::sql::sqlparser::ast::{
+    Expr, LimitClause, Statement, Value as Literal, visit_expressions, visit_relations,
+};
 use engine::PgType;
 use engine::plan::{Nodes, Prepared, QueryContext};
 use futures::StreamExt;
 use proto::{DataNode, Error, NodeName, Result, SqlState};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
+#[expect(clippy::large_enum_variant, reason = "kept behind one Arc")]
 pub(super) enum QueryPlan {
     /// Answered from the catalogs, row by row.
     Catalog {
@@ -62,12 +67,71 @@ pub(super) async fn prepare(
     }
     let (context, relations) = context(session, &catalog).await?;
     let mut statement = statement.clone();
+    let mut declared = declared.to_vec();
+    type_parameters(session, &catalog, &statement, &mut declared);
     let system = System::new(session, catalog.clone());
     pgcatalog::fold_constant_calls(&mut statement, &system)?;
-    let prepared = session.front.engine.prepare(&statement, declared, &context)?;
+    let prepared = session.front.engine.prepare(&statement, &declared, &context)?;
     check_readable(session, &relations)?;
     let columns = prepared.columns().iter().map(|column| output_column(&catalog, column)).collect();
     Ok(QueryPlan::Engine { prepared, columns })
+}
+
+/// `$1::int` says that the parameter is an integer, `column = ANY ($1)` that it is an array of the column's type; the
+/// planner asks for both too late.
+fn type_parameters(
+    session: &Session,
+    catalog: &CatalogState,
+    statement: &Statement,
+    declared: &mut Vec<Option<PgType>>,
+) {
+    let path = session.variables.search_path(session.current_user());
+    let mut columns: BTreeMap<String, PgType> = BTreeMap::new();
+    let _: ControlFlow<()> = visit_relations(statement, |name| {
+        let (schema, name) = super::define::object_name(name);
+        if let Some(Found::Table(table)) = find(catalog, &session.database, &path, schema.as_deref(), &name) {
+            columns.extend(table.columns.iter().map(|column| (column.name.clone(), column.ty.clone())));
+        }
+        ControlFlow::Continue(())
+    });
+    if let Statement::Query(query) = statement
+        && let Some(LimitClause::LimitOffset { limit, offset, .. }) = &query.limit_clause
+    {
+        limit.iter().for_each(|expr| declare(expr, PgType::Int8, declared));
+        offset.iter().for_each(|offset| declare(&offset.value, PgType::Int8, declared));
+    }
+    let _: ControlFlow<()> = visit_expressions(statement, |expr| {
+        if let Expr::Cast { expr, data_type, .. } = expr
+            && let Ok(ty) = super::define::column_type(data_type)
+        {
+            declare(expr, ty, declared);
+        }
+        let Expr::AnyOp { left, right, .. } = expr else { return ControlFlow::Continue(()) };
+        let name = match &**left {
+            Expr::Identifier(ident) => Some(super::parse::fold(ident)),
+            Expr::CompoundIdentifier(idents) => idents.last().map(super::parse::fold),
+            _ => None,
+        };
+        let right = match &**right {
+            Expr::Nested(inner) => inner,
+            plain => plain,
+        };
+        if let Some(ty) = name.and_then(|name| columns.get(&name)) {
+            declare(right, PgType::Array(Box::new(ty.clone())), declared);
+        }
+        ControlFlow::Continue(())
+    });
+}
+
+fn declare(expr: &Expr, ty: PgType, declared: &mut Vec<Option<PgType>>) {
+    let Expr::Value(value) = expr else { return };
+    let Literal::Placeholder(id) = &value.value else { return };
+    let position = id.strip_prefix('$').and_then(|n| n.parse::<usize>().ok()).filter(|n| (1..=65_535).contains(n));
+    let Some(position) = position else { return };
+    if declared.len() < position {
+        declared.resize(position, None);
+    }
+    declared[position - 1].get_or_insert(ty);
 }
 
 fn is_catalog_query(session: &Session, catalog: &CatalogState, statement: &Statement) -> bool {

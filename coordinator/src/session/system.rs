@@ -38,10 +38,6 @@ impl System {
         }
     }
 
-    pub(crate) fn catalog(&self) -> &Arc<CatalogState> {
-        &self.catalog
-    }
-
     /// What the nodes say of this database's chunks; those of a node that is down are missing. Asked once a statement.
     pub(crate) fn stats(&self) -> &BTreeMap<ChunkId, ChunkStats> {
         self.stats.get_or_init(|| {

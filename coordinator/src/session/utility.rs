@@ -12,8 +12,8 @@ use arrow::datatypes::Schema;
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast::{
     CloseCursor, ContextModifier, Declare, DeclareType, DiscardObject, Expr, FetchDirection, Ident, Reset,
-    ResetStatement, Set, SetSessionAuthorizationParamKind, SetSessionParamKind, Statement, TransactionAccessMode,
-    TransactionIsolationLevel, TransactionMode, Value as Literal,
+    ResetStatement, Set, SetSessionAuthorizationParamKind, Statement, TransactionAccessMode, TransactionIsolationLevel,
+    TransactionMode, Value as Literal,
 };
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -22,14 +22,14 @@ use futures::StreamExt;
 use proto::{Error, Result, SqlState};
 use std::sync::Arc;
 
-pub(super) fn begin(session: &mut Session, modes: &[TransactionMode]) -> Result<Outcome> {
+pub(super) fn begin(session: &mut Session, modes: &[TransactionMode], tag: &'static str) -> Result<Outcome> {
     let now_us = session.front.clock.now_us();
     if !session.block.begin(&session.variables, now_us) {
         let code = SqlState::ACTIVE_SQL_TRANSACTION;
         session.notice(Notice::warning(code, "there is already a transaction in progress"));
     }
     set_modes(session, modes)?;
-    done("BEGIN")
+    done(tag)
 }
 
 fn set_modes(session: &mut Session, modes: &[TransactionMode]) -> Result<()> {
@@ -103,7 +103,7 @@ pub(super) async fn set(session: &mut Session, set: &Set) -> Result<Outcome> {
             SetSessionAuthorizationParamKind::User(user) if fold(user) == session.session_user => {}
             SetSessionAuthorizationParamKind::User(_) => return Err(Error::unsupported("SET SESSION AUTHORIZATION")),
         },
-        Set::SetSessionParam(SetSessionParamKind::Generic(_)) | _ => {
+        _ => {
             return Err(Error::unsupported(format!("\"SET {set}\"")));
         }
     }
@@ -278,7 +278,8 @@ pub(super) async fn prepare(session: &mut Session, statement: &Statement) -> Res
     session.statements.check_free(&name)?;
     let types = data_types.iter().map(|ty| super::define::column_type(ty).map(|ty| ty.oid()));
     let types = types.collect::<Result<Vec<_>>>()?;
-    let parsed = Parsed { command: Command::Sql((**statement).clone()), text: statement.to_string() };
+    let text = statement.to_string();
+    let parsed = Parsed { command: Command::Sql((**statement).clone()), text, offset: 0 };
     let wire = WireStatement {
         text: parsed.text.as_str().into(),
         interruptible: dispatch::is_interruptible(&parsed.command),

@@ -16,7 +16,6 @@ enum Kind {
     Millis,
     /// Stored in kilobytes, shown likewise.
     Kilobytes,
-    Real,
     Choice(&'static [&'static str]),
     Text,
     TimeZone,
@@ -170,7 +169,6 @@ impl Kind {
         match self {
             Kind::Bool => "bool",
             Kind::Int { .. } | Kind::Millis | Kind::Kilobytes => "integer",
-            Kind::Real => "real",
             Kind::Choice(_) => "enum",
             Kind::Text | Kind::TimeZone | Kind::Fixed => "string",
         }
@@ -337,7 +335,6 @@ fn checked(name: &str, value: &str) -> Result<(String, String)> {
         Kind::Int { min, max } => integer(definition.name, value, min, max)?,
         Kind::Millis => with_factor(definition.name, value, MILLIS)?,
         Kind::Kilobytes => with_factor(definition.name, value, KILOBYTES)?,
-        Kind::Real => real(definition.name, value)?,
         Kind::Choice(choices) => choice(definition.name, value, choices)?,
         Kind::TimeZone => time_zone(value)?,
         Kind::Text => text(definition.name, value)?,
@@ -368,10 +365,6 @@ fn integer(name: &str, value: &str, min: i64, max: i64) -> Result<String> {
         return Err(Error::new(SqlState::INVALID_PARAMETER_VALUE, message));
     }
     Ok(number.to_string())
-}
-
-fn real(name: &str, value: &str) -> Result<String> {
-    value.trim().parse::<f64>().map(|number| number.to_string()).map_err(|_| invalid(name, value))
 }
 
 const MILLIS: &[(&str, i64)] = &[("ms", 1), ("s", 1000), ("min", 60_000), ("h", 3_600_000), ("d", 86_400_000), ("", 1)];

@@ -240,11 +240,6 @@ pub fn is_refused(name: &str) -> bool {
     REFUSED.contains(&name)
 }
 
-/// Whether a call of this name is ours to answer, be it with a refusal.
-pub fn is_known(name: &str) -> bool {
-    find(name).is_some() || is_refused(name)
-}
-
 pub fn signature(name: &str) -> Option<Signature> {
     if is_refused(name) {
         return Some(Signature { columns: vec![(name.to_owned(), PgType::Text)], set: false });

@@ -12,7 +12,7 @@ use crate::catalog::{CatalogChange, NodeDef};
 use futures::future::join_all;
 use proto::{
     ChunkId, CommitMode, CommitSeq, DataNode, Error, NodeIdentity, NodeName, NodeStatus, PROTOCOL, Reaction, Result,
-    SqlState, TxnId,
+    SqlState, TxnId, TxnOutcome,
 };
 use std::future::Future;
 use std::sync::Arc;
@@ -100,11 +100,31 @@ impl Cluster {
                 commits
             };
             for (txn, seq) in commits {
-                within(limit, node.commit(txn, seq, CommitMode::Prepared)).await?;
+                self.tell_commit(node.as_ref(), &def.name, txn, seq).await?;
                 if let Some((_, waiting)) = self.owed.lock().commits.get_mut(&txn) {
                     waiting.remove(&def.name);
                 }
             }
+        }
+    }
+
+    /// # Errors
+    /// The node does not know of the vote it gave: it must not serve readers.
+    async fn tell_commit(&self, node: &dyn DataNode, name: &NodeName, txn: TxnId, seq: CommitSeq) -> Result<()> {
+        let limit = self.nodes.timeouts().commit;
+        let Err(error) = within(limit, node.commit(txn, seq, CommitMode::Prepared)).await else { return Ok(()) };
+        if error.reaction == Reaction::Resolve || error.code == SqlState::CONNECTION_FAILURE {
+            return Err(error);
+        }
+        // The log does not say who has acknowledged, so that after a restart all participants are told again; one that
+        // committed long ago may not remember. A vote is never forgotten before it is told how it ended.
+        match within(limit, node.outcome(txn)).await? {
+            TxnOutcome::Committed(at) if at == seq => Ok(()),
+            TxnOutcome::Unknown if txn.epoch < self.epoch => {
+                tracing::warn!(node = %name, %txn, "a committed transaction is not remembered any more");
+                Ok(())
+            }
+            _ => Err(error),
         }
     }
 

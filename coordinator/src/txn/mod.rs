@@ -24,7 +24,7 @@ mod nodes;
 mod record;
 mod sequence;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod transaction;
 
 pub use cluster::{Cluster, ClusterOptions};

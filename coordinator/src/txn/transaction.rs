@@ -31,6 +31,8 @@ pub struct Transaction {
     shared: BTreeSet<(TableId, ChunkId)>,
     pub(super) staging: Staging,
     pub(super) ended: bool,
+    /// It was dropped and is being aborted. When that is cut short (the runtime ends), nothing more is tried.
+    dropped: bool,
 }
 
 impl Transaction {
@@ -57,6 +59,7 @@ impl Transaction {
             shared: BTreeSet::new(),
             staging: Staging::new(id),
             ended: false,
+            dropped: false,
             cluster,
         }
     }
@@ -213,7 +216,7 @@ impl Drop for Transaction {
             return;
         }
         let staging = std::mem::replace(&mut self.staging, Staging::new(self.id));
-        if staging.is_empty() || tokio::runtime::Handle::try_current().is_err() {
+        if self.dropped || staging.is_empty() || tokio::runtime::Handle::try_current().is_err() {
             return self.end();
         }
         // The same transaction again, so that it stays among the running until the nodes were told.
@@ -229,6 +232,7 @@ impl Drop for Transaction {
             shared: std::mem::take(&mut self.shared),
             staging,
             ended: false,
+            dropped: true,
         };
         let cluster = Arc::clone(&self.cluster);
         cluster.spawn(async move { super::commit::abort(&mut rest).await });

@@ -140,7 +140,7 @@ impl<'a> Fields<'a> {
             at += run;
         }
         self.decoded.clear();
-        if &self.text[start..at] != self.options.null {
+        if self.text[start..at] != self.options.null {
             self.decoded.push_str(utf8(&value)?);
         }
         self.field(start, at, true, false)

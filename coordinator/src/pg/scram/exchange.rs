@@ -43,7 +43,7 @@ fn malformed(detail: impl Into<String>) -> Error {
 }
 
 /// `<name>=<value>` up to the next comma; the value and what follows the comma.
-fn attribute<'m>(name: char, message: &'m str) -> Result<(&'m str, Option<&'m str>), Error> {
+fn attribute(name: char, message: &str) -> Result<(&str, Option<&str>), Error> {
     let value = message.strip_prefix(name).and_then(|rest| rest.strip_prefix('='));
     let value = value.ok_or_else(|| malformed(format!("Expected attribute \"{name}\".")))?;
     match value.split_once(',') {
@@ -52,7 +52,7 @@ fn attribute<'m>(name: char, message: &'m str) -> Result<(&'m str, Option<&'m st
     }
 }
 
-fn next<'m>(rest: Option<&'m str>, name: char) -> Result<&'m str, Error> {
+fn next(rest: Option<&str>, name: char) -> Result<&str, Error> {
     rest.ok_or_else(|| malformed(format!("Attribute \"{name}\" is missing.")))
 }
 

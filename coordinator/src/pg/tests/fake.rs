@@ -5,9 +5,9 @@ use crate::pg::scram::Verifier;
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use async_trait::async_trait;
 use bytes::Bytes;
-use chrono_tz::Tz;
 use datafusion::scalar::ScalarValue;
 use engine::PgType;
+use engine::types::TimeContext;
 use futures::{Stream, StreamExt, stream};
 use proto::{Error, Result, SqlState};
 use std::net::SocketAddr;
@@ -194,12 +194,12 @@ impl Conversation for Session {
         }
         let number = || text.rsplit(' ').next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
         match text {
-            "begin" => self.status = TransactionStatus::Block,
+            "begin" | "start transaction" => self.status = TransactionStatus::Block,
             "commit" | "rollback" => self.status = TransactionStatus::Idle,
             _ => {}
         }
         Ok(match text {
-            "begin" | "commit" | "rollback" => self.done(&text.to_uppercase()),
+            "begin" | "start transaction" | "commit" | "rollback" => self.done(&text.to_uppercase()),
             "commit slowly" => {
                 self.log.add("commit started");
                 // Long enough for a cancel request to come in between.
@@ -289,8 +289,8 @@ impl Conversation for Session {
         std::mem::take(&mut self.changes)
     }
 
-    fn time_zone(&self) -> Tz {
-        Tz::UTC
+    fn time_context(&self) -> TimeContext {
+        TimeContext::UTC
     }
 
     fn statement_timeout(&self) -> Option<Duration> {

@@ -184,6 +184,21 @@ async fn errors_of_the_extended_protocol_have_postgres_codes() {
     assert_eq!(kinds(&messages), "331tn2ITZ");
 }
 
+/// Recorded from PostgreSQL 15.
+#[tokio::test]
+async fn a_parameter_that_is_no_value_of_its_type_is_named() {
+    let server = start().await;
+    let mut raw = Raw::trusty(server.addr).await;
+    for (portal, context) in [("", "unnamed portal parameter $1 = '...'"), ("p", "portal \"p\" parameter $1 = '...'")] {
+        let bind = [portal.as_bytes(), b"\0\0\0\0\0\x01\0\0\0\x03abc\0\0"].concat();
+        let messages = exchange(&mut raw, &[parse("", "rows $1"), message(b'B', &bind), sync()]).await;
+        assert_eq!(kinds(&messages), "1EZ");
+        assert_eq!(messages[1].field(b'C'), "22P02");
+        assert_eq!(messages[1].field(b'M'), "invalid input syntax for type bigint: \"abc\"");
+        assert_eq!(messages[1].field(b'W'), context);
+    }
+}
+
 #[tokio::test]
 async fn a_malformed_message_is_an_error_and_not_the_end() {
     let server = start().await;

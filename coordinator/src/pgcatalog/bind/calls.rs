@@ -123,7 +123,7 @@ impl Binder<'_> {
     fn convert_args(&mut self, args: &Args, bounds: Vec<Bound>) -> Vec<Expr> {
         let converted = bounds.into_iter().enumerate().map(|(at, bound)| match args.ty(at) {
             ArgType::Type(ty) => self.convert(bound, ty),
-            ArgType::AsText => self.convert(bound, &PgType::Text),
+            ArgType::AsText => self.output_form(bound),
             ArgType::AsTexts => self.convert(bound, &PgType::Array(Box::new(PgType::Text))),
             ArgType::Any => bound.expr,
         });
@@ -349,6 +349,7 @@ pub(super) fn named_arg(arg: &FunctionArg) -> Result<(Option<String>, &ast::Expr
 fn fits(args: &Args, bounds: &[Bound]) -> bool {
     use crate::pgcatalog::cast::{is_number, is_text};
     bounds.iter().enumerate().all(|(at, bound)| match args.ty(at) {
+        ArgType::Type(ty @ (PgType::Int2Vector | PgType::OidVector)) => *ty == bound.ty,
         ArgType::Type(ty) => {
             bound.ty == PgType::Unknown
                 || *ty == bound.ty

@@ -2,8 +2,8 @@
 //! Nothing is run: describing a statement is binding it.
 //!
 //! Rooms: `scope` (names) · `query` (SELECT, set operations, table expressions) · `from` (FROM items) · `push`
-//! (conjuncts towards the rows they judge) · `expr` and `calls` (expressions) · `types` (conversions) · `names`
-//! (what PostgreSQL calls an unnamed column).
+//! (conjuncts towards the rows they judge) · `expr`, `operators`, `calls` (expressions) · `types` (conversions) ·
+//! `names` (what PostgreSQL calls an unnamed column).
 //!
 //! Bounds: `DEPTH_MAX` nested expressions, `LEVELS_MAX` nested queries; more is `54001`.
 
@@ -11,6 +11,7 @@ mod calls;
 mod expr;
 mod from;
 mod names;
+mod operators;
 mod push;
 mod query;
 mod scope;

@@ -2,6 +2,7 @@
 
 use super::types::type_of;
 use datafusion::sql::sqlparser::ast::{self, AccessExpr, ObjectName, ObjectNamePart, SelectItem, SetExpr};
+use engine::PgType;
 
 /// An identifier as it is looked up: folded to lower case unless quoted.
 pub(crate) fn ident(ident: &ast::Ident) -> String {
@@ -48,9 +49,9 @@ fn figure(expr: &ast::Expr) -> Option<(String, bool)> {
         Nested(inner) | Collate { expr: inner, .. } => figure(inner),
         Cast { expr, data_type, .. } => match figure(expr) {
             Some((name, true)) => Some((name, true)),
-            weak => type_of(data_type).ok().map(|ty| (ty.internal_name(), false)).or(weak),
+            weak => type_of(data_type).ok().map(|ty| (type_word(ty), false)).or(weak),
         },
-        TypedString(typed) => type_of(&typed.data_type).ok().map(|ty| (ty.internal_name(), false)),
+        TypedString(typed) => type_of(&typed.data_type).ok().map(|ty| (type_word(ty), false)),
         Function(function) => Some((schema_and_name(&function.name).1, true)),
         Case { else_result, .. } => match else_result.as_deref().and_then(figure) {
             Some((name, true)) => Some((name, true)),
@@ -77,5 +78,13 @@ fn figure(expr: &ast::Expr) -> Option<(String, bool)> {
             _ => None,
         },
         _ => None,
+    }
+}
+
+/// An array's column is named after its element.
+fn type_word(ty: PgType) -> String {
+    match ty {
+        PgType::Array(inner) => type_word(*inner),
+        ty => ty.internal_name(),
     }
 }

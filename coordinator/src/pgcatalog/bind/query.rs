@@ -41,14 +41,13 @@ impl Binder<'_> {
             };
             let mut bound = binder.body(&query.body, order)?;
             // What is in parentheses keeps its own table expressions, order and limit.
-            let own =
-                bound.limit.is_some() || bound.offset.is_some() || !bound.ctes.is_empty() || !bound.order.is_empty();
-            if own && matches!(*query.body, SetExpr::Query(_)) {
-                bound = wrapped(binder, bound);
+            if matches!(*query.body, SetExpr::Query(_)) {
+                let columns = bound.columns.clone();
+                bound = binder.finished(Body::Query(Box::new(bound)), columns);
             }
             bound.ctes = ctes;
             binder.limit(query, &mut bound)?;
-            if matches!(bound.body, Body::Values(_) | Body::Set { .. }) || matches!(*query.body, SetExpr::Query(_)) {
+            if !matches!(bound.body, Body::Select(_)) {
                 bound.order = binder.output_order(order, &bound.columns)?;
             }
             Ok(bound)
@@ -103,6 +102,7 @@ impl Binder<'_> {
             let types: Vec<PgType> = first.columns.iter().map(|column| column.ty.clone()).collect();
             retype(&mut step, &types);
             let columns = first.columns.clone();
+            before.append(&mut first.ctes);
             first.ctes = before;
             self.ctes.truncate(outer_ctes);
             self.ctes.push(CteName { name, slot, columns });
@@ -372,21 +372,6 @@ impl Binder<'_> {
             )),
         }
     }
-}
-
-/// `SELECT * FROM (query)`, so that two orders or limits do not meet.
-fn wrapped(binder: &mut Binder, query: Query) -> Query {
-    let width = query.columns.len();
-    let columns = query.columns.clone();
-    let projection = (0..width).map(|index| Expr::Column { up: 0, index }).collect();
-    let mut query = query;
-    query.correlated = true;
-    let kind = SourceKind::Query(Box::new(query));
-    let from = Some(Source { base: 0, width, filter: Vec::new(), lateral: false, kind });
-    let (filter, slots, order) = (Vec::new(), Vec::new(), Vec::new());
-    let (group, having, distinct) = (None, None, Distinct::No);
-    let select = Select { from, filter, group, having, from_width: width, slots, projection, distinct, order };
-    binder.finished(Body::Select(Box::new(select)), columns)
 }
 
 fn column_counts(word: &str) -> Error {

@@ -128,7 +128,7 @@ impl Binder<'_> {
         }
         let known = |known: &&ScopeTable| table.is_none_or(|table| known.name == table);
         if level.tables.iter().filter(known).any(|known| known.open) {
-            return Ok(Some(Bound::new(Expr::Const(Value::Null), PgType::Text)));
+            return Ok(Some(Bound::new(Expr::Const(Value::Null), PgType::Unknown)));
         }
         if table.is_none() && level.tables.iter().any(|known| known.name == *name) {
             return Ok(Some(whole_row(level, up, name)));

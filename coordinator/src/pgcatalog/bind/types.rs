@@ -57,6 +57,14 @@ impl Binder<'_> {
         Expr::Cast { expr: Box::new(bound.expr), from: bound.ty, to: to.clone() }
     }
 
+    /// As text, the way the type's output function writes it.
+    pub(super) fn output_form(&mut self, bound: Bound) -> Expr {
+        match bound.ty {
+            PgType::Bool => Expr::Cast { expr: Box::new(bound.expr), from: PgType::Bool, to: PgType::Unknown },
+            _ => self.convert(bound, &PgType::Text),
+        }
+    }
+
     /// Both sides of a comparison in one type family.
     ///
     /// # Errors
@@ -156,6 +164,7 @@ pub(super) fn retype(query: &mut Query, types: &[PgType]) {
     match &mut query.body {
         Body::Select(select) => wrap(&mut select.projection),
         Body::Values(rows) => rows.iter_mut().for_each(wrap),
+        Body::Query(inner) => retype(inner, types),
         Body::Set { left, right, .. } => {
             retype(left, types);
             retype(right, types);

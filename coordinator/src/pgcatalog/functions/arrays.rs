@@ -32,8 +32,13 @@ pub(super) const FUNCTIONS: &[(&str, Eval)] = &[
         })
     }),
     ("array_length(any, int4) int4", |_, args| Ok(length(args))),
-    ("array_upper(any, int4) int4", |_, args| Ok(length(args))),
-    ("array_lower(any, int4) int4", |_, args| Ok(if length(args).is_null() { Value::Null } else { Value::Int(1) })),
+    // The vector types count from 0.
+    ("array_upper(int2vector, int4) int4", |_, args| Ok(upper(args, 0))),
+    ("array_upper(oidvector, int4) int4", |_, args| Ok(upper(args, 0))),
+    ("array_upper(any, int4) int4", |_, args| Ok(upper(args, 1))),
+    ("array_lower(int2vector, int4) int4", |_, args| Ok(lower(args, 0))),
+    ("array_lower(oidvector, int4) int4", |_, args| Ok(lower(args, 0))),
+    ("array_lower(any, int4) int4", |_, args| Ok(lower(args, 1))),
     ("array_ndims(any) int4", |_, args| Ok(if args[0].elements().is_empty() { Value::Null } else { Value::Int(1) })),
     ("cardinality(any) int4", |_, args| Ok(Value::Int(args[0].elements().len() as i64))),
     ("array_position(any, any) int4", |_, args| {
@@ -61,4 +66,12 @@ fn length(args: &[Value]) -> Value {
         (len, Some(1)) => Value::Int(len as i64),
         _ => Value::Null,
     }
+}
+
+fn lower(args: &[Value], first: i64) -> Value {
+    if length(args).is_null() { Value::Null } else { Value::Int(first) }
+}
+
+fn upper(args: &[Value], first: i64) -> Value {
+    length(args).as_int().map_or(Value::Null, |len| Value::Int(first + len - 1))
 }

@@ -27,7 +27,6 @@ type EvalSet = fn(&mut Context, &[Value]) -> Result<Vec<Row>>;
 
 #[derive(Debug)]
 pub(crate) struct ScalarFunction {
-    pub name: &'static str,
     pub args: Args,
     pub returns: Returns,
     pub strict: bool,
@@ -38,7 +37,6 @@ pub(crate) struct ScalarFunction {
 
 #[derive(Debug)]
 pub(crate) struct SetFunction {
-    pub name: &'static str,
     pub args: Args,
     pub columns: Vec<(String, Returns)>,
     pub catalog_only: bool,
@@ -101,7 +99,7 @@ static SCALARS: LazyLock<HashMap<&'static str, Vec<ScalarFunction>>> = LazyLock:
             let (name, args, returns) = parse_signature(signature);
             let returns = parse_returns(returns);
             let eval = *eval;
-            functions.entry(name).or_default().push(ScalarFunction { name, args, returns, strict, catalog_only, eval });
+            functions.entry(name).or_default().push(ScalarFunction { args, returns, strict, catalog_only, eval });
         }
     }
     functions
@@ -122,7 +120,7 @@ static SETS: LazyLock<HashMap<&'static str, Vec<SetFunction>>> = LazyLock::new(|
             None => vec![(name.to_owned(), parse_returns(returns))],
         };
         let (eval, catalog_only) = (*eval, *catalog_only);
-        functions.entry(name).or_default().push(SetFunction { name, args, columns, catalog_only, eval });
+        functions.entry(name).or_default().push(SetFunction { args, columns, catalog_only, eval });
     }
     functions
 });

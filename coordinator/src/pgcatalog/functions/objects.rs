@@ -5,7 +5,7 @@ use super::super::value::{Row, Value};
 use super::Eval;
 use crate::pgcatalog::relations::oids;
 use crate::pgcatalog::system::Bytes;
-use proto::{Error, Result, SqlState};
+use proto::Result;
 
 pub(super) const FUNCTIONS: &[(&str, Eval)] = &[
     ("pg_table_is_visible(oid) bool", |ctx, args| visible(ctx, "pg_class", "relname", "relnamespace", &args[0])),
@@ -60,10 +60,7 @@ pub(super) const FUNCTIONS: &[(&str, Eval)] = &[
     }),
     ("pg_get_function_arguments(oid) text", |ctx, args| function_arguments(ctx, &args[0])),
     ("pg_get_function_identity_arguments(oid) text", |ctx, args| function_arguments(ctx, &args[0])),
-    ("pg_get_functiondef(oid) text", |_, args| {
-        let message = format!("could not find a function definition for {}", args[0].as_int().unwrap_or(0));
-        Err(Error::new(SqlState::UNDEFINED_FUNCTION, message))
-    }),
+    ("pg_get_functiondef(oid) text", |_, _| Ok(Value::Null)),
     ("pg_get_function_sqlbody(oid) text", |_, _| Ok(Value::Null)),
     ("pg_get_ruledef(oid, bool?) text", |_, _| Ok(Value::Null)),
     ("pg_get_partkeydef(oid) text", |_, _| Ok(Value::Null)),

@@ -16,11 +16,10 @@ const SERIES_MAX: usize = 1_000_000;
 pub(super) const FUNCTIONS: &[(&str, bool, EvalSet)] = &[
     ("generate_series(int8, int8, int8?) $1", false, |_, args| integers(args)),
     ("generate_series(timestamptz, timestamptz, interval) $1", false, |_, args| times(args)),
-    ("generate_subscripts(any, int4, bool?) int4", false, |_, args| {
-        let len = if args[1].as_int() == Some(1) { args[0].elements().len() as i64 } else { 0 };
-        let rows: Vec<Row> = (1..=len).map(|at| vec![Value::Int(at)]).collect();
-        Ok(if args.get(2).is_some_and(Value::is_true) { rows.into_iter().rev().collect() } else { rows })
-    }),
+    // The vector types count from 0.
+    ("generate_subscripts(int2vector, int4, bool?) int4", false, |_, args| Ok(subscripts(args, 0))),
+    ("generate_subscripts(oidvector, int4, bool?) int4", false, |_, args| Ok(subscripts(args, 0))),
+    ("generate_subscripts(any, int4, bool?) int4", false, |_, args| Ok(subscripts(args, 1))),
     ("unnest(any) $1[]", false, |_, args| Ok(column(args[0].elements().iter().cloned()))),
     ("_pg_expandarray(any) table x $1[], n int4", true, |_, args| {
         let numbered = args[0].elements().iter().zip(1..);
@@ -76,6 +75,12 @@ pub(super) const FUNCTIONS: &[(&str, bool, EvalSet)] = &[
         Ok(column(args[0].as_str().split(args[1].as_str()).map(Value::text)))
     }),
 ];
+
+fn subscripts(args: &[Value], first: i64) -> Vec<Row> {
+    let len = if args[1].as_int() == Some(1) { args[0].elements().len() as i64 } else { 0 };
+    let rows = (first..first + len).map(|at| vec![Value::Int(at)]);
+    if args.get(2).is_some_and(Value::is_true) { rows.rev().collect() } else { rows.collect() }
+}
 
 fn column(values: impl Iterator<Item = Value>) -> Vec<Row> {
     values.map(|value| vec![value]).collect()

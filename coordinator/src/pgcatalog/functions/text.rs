@@ -292,7 +292,7 @@ fn is_quoted_keyword(name: &str) -> bool {
 fn quote_literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
     match text.contains('\\') {
-        true => format!(" E'{}'", quoted.replace('\\', "\\\\")).trim_start().to_owned(),
+        true => format!("E'{}'", quoted.replace('\\', "\\\\")),
         false => format!("'{quoted}'"),
     }
 }

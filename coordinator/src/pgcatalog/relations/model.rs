@@ -19,7 +19,7 @@ pub(super) struct Class {
 
 pub(super) enum What {
     Table(Arc<TableDef>),
-    View(Vec<(String, PgType)>, String),
+    View(Vec<(String, PgType)>),
     Chunk(Arc<TableDef>, Arc<ChunkDef>),
     Index(Arc<TableDef>, Index),
 }
@@ -88,7 +88,7 @@ pub(super) fn classes(catalog: &dyn SystemCatalog) -> Vec<Class> {
             name: view.name,
             owner: view.owner,
             kind: 'v',
-            what: What::View(view.columns, view.sql),
+            what: What::View(view.columns),
         });
     }
     classes

@@ -65,7 +65,7 @@ fn class_rows(fill: &Filler, catalog: &dyn SystemCatalog) -> Vec<Row> {
     let own = classes(catalog).into_iter().map(|class| {
         let columns = match &class.what {
             What::Table(table) | What::Chunk(table, _) => table.columns.len(),
-            What::View(columns, _) => columns.len(),
+            What::View(columns) => columns.len(),
             What::Index(_, index) => index.columns.len(),
         };
         let mut row = class_row(fill, class.oid, &class.name, class.kind, columns);
@@ -144,7 +144,7 @@ fn attributes(fill: &Filler, catalog: &dyn SystemCatalog) -> Vec<Row> {
             What::Chunk(table, _) => {
                 table.columns.iter().map(|column| (column.name.clone(), stored(column, true))).collect()
             }
-            What::View(columns, _) => {
+            What::View(columns) => {
                 columns.iter().map(|(name, ty)| (name.clone(), (ty.clone(), false, false, false))).collect()
             }
             What::Index(table, index) => index

@@ -101,7 +101,7 @@ fn columns(fill: &Filler, catalog: &dyn SystemCatalog) -> Vec<Row> {
                 });
                 stored.collect()
             }
-            What::View(columns, _) => {
+            What::View(columns) => {
                 let shown = columns.iter().map(|(name, ty)| Column {
                     name: name.clone(),
                     ty: ty.clone(),

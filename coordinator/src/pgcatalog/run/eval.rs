@@ -3,43 +3,66 @@
 use super::query::run_cached;
 use super::{Context, Env, operators};
 use crate::pgcatalog::cast::cast;
+use crate::pgcatalog::functions::ScalarFunction;
 use crate::pgcatalog::system::Argument;
 use crate::pgcatalog::tree::{Expr, HostCall, Op, Query};
 use crate::pgcatalog::value::{Row, Value};
 use engine::PgType;
 use proto::{Error, Result, SqlState};
 
+/// The expressions that nest deep come first, so that a level of them costs little stack.
 pub(crate) fn eval(ctx: &mut Context, env: &Env, expr: &Expr) -> Result<Value> {
-    Ok(match expr {
-        Expr::Const(value) => value.clone(),
-        Expr::Param(index, ty) => param(ctx, *index, ty)?,
-        Expr::Column { up, index } => column(env, *up, *index),
-        Expr::Call(function, args) => {
-            let args = eval_all(ctx, env, args)?;
-            match function.strict && args.iter().any(Value::is_null) {
-                true => Value::Null,
-                false => (function.eval)(ctx, &args)?,
-            }
+    match expr {
+        Expr::Const(value) => Ok(value.clone()),
+        Expr::Column { up, index } => Ok(column(env, *up, *index)),
+        Expr::Binary { op, left, right } => binary(ctx, env, *op, left, right),
+        Expr::Cast { expr, from, to } => {
+            let value = eval(ctx, env, expr)?;
+            cast(ctx, value, from, to)
         }
+        Expr::Call(function, args) => call(ctx, env, function, args),
+        Expr::And(parts) => connective(ctx, env, parts, false),
+        Expr::Or(parts) => connective(ctx, env, parts, true),
+        Expr::Case { branches, otherwise } => case(ctx, env, branches, otherwise),
+        other => eval_other(ctx, env, other),
+    }
+}
+
+fn binary(ctx: &mut Context, env: &Env, op: Op, left: &Expr, right: &Expr) -> Result<Value> {
+    let left = eval(ctx, env, left)?;
+    let right = eval(ctx, env, right)?;
+    operators::apply(op, left, right)
+}
+
+fn call(ctx: &mut Context, env: &Env, function: &ScalarFunction, args: &[Expr]) -> Result<Value> {
+    let args = eval_all(ctx, env, args)?;
+    match function.strict && args.iter().any(Value::is_null) {
+        true => Ok(Value::Null),
+        false => (function.eval)(ctx, &args),
+    }
+}
+
+fn case(ctx: &mut Context, env: &Env, branches: &[(Expr, Expr)], otherwise: &Expr) -> Result<Value> {
+    for (condition, result) in branches {
+        if eval(ctx, env, condition)?.is_true() {
+            return eval(ctx, env, result);
+        }
+    }
+    eval(ctx, env, otherwise)
+}
+
+fn eval_other(ctx: &mut Context, env: &Env, expr: &Expr) -> Result<Value> {
+    Ok(match expr {
+        Expr::Param(index, ty) => param(ctx, *index, ty)?,
         Expr::Host { call, columns_count } => match (host_rows(ctx, env, call)?.into_iter().next(), columns_count) {
             (None, _) => Value::Null,
             (Some(mut row), 1) => row.pop().unwrap_or(Value::Null),
             (Some(row), _) => Value::Record(row.into()),
         },
-        Expr::Cast { expr, from, to } => {
-            let value = eval(ctx, env, expr)?;
-            cast(ctx, value, from, to)?
-        }
-        Expr::Binary { op, left, right } => {
-            let (left, right) = (eval(ctx, env, left)?, eval(ctx, env, right)?);
-            operators::apply(*op, left, right)?
-        }
         Expr::Not(inner) => match eval(ctx, env, inner)? {
             Value::Bool(b) => Value::Bool(!b),
             _ => Value::Null,
         },
-        Expr::And(parts) => connective(ctx, env, parts, false)?,
-        Expr::Or(parts) => connective(ctx, env, parts, true)?,
         Expr::IsNull(inner) => match eval(ctx, env, inner)? {
             // A composite is null when all its fields are.
             Value::Record(fields) => Value::Bool(fields.iter().all(Value::is_null)),
@@ -75,14 +98,6 @@ pub(crate) fn eval(ctx: &mut Context, env: &Env, expr: &Expr) -> Result<Value> {
                 rows.iter().map(|row| if wide { Value::Record(row.as_slice().into()) } else { row[0].clone() });
             quantified(*op, &left, values, *all)?
         }
-        Expr::Case { branches, otherwise } => {
-            for (condition, result) in branches {
-                if eval(ctx, env, condition)?.is_true() {
-                    return eval(ctx, env, result);
-                }
-            }
-            eval(ctx, env, otherwise)?
-        }
         Expr::Coalesce(parts) => {
             for part in parts {
                 let value = eval(ctx, env, part)?;
@@ -114,6 +129,10 @@ pub(crate) fn eval(ctx: &mut Context, env: &Env, expr: &Expr) -> Result<Value> {
         }
         Expr::Exists(query) => Value::Bool(!run_cached(ctx, env, query)?.is_empty()),
         Expr::ArrayQuery(query) => Value::array(first_column(ctx, env, query)?),
+        Expr::Const(_) | Expr::Column { .. } | Expr::Binary { .. } | Expr::Cast { .. } => {
+            unreachable!("evaluated above")
+        }
+        Expr::Call(..) | Expr::And(_) | Expr::Or(_) | Expr::Case { .. } => unreachable!("evaluated above"),
     })
 }
 

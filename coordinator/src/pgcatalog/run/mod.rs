@@ -13,7 +13,6 @@ mod query;
 mod source;
 
 pub(crate) use aggregate::json;
-pub(crate) use eval::eval;
 pub(crate) use operators::regex;
 pub(crate) use query::run;
 

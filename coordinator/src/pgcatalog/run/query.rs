@@ -19,6 +19,7 @@ pub(crate) fn run(ctx: &mut Context, outer: Option<&Env>, query: &Query) -> Resu
     let mut rows = match &query.body {
         Body::Select(body) => select(ctx, outer, body)?,
         Body::Values(rows) => rows.iter().map(|row| eval_all(ctx, env, row)).collect::<Result<_>>()?,
+        Body::Query(inner) => run(ctx, outer, inner)?,
         Body::Set { op, all, left, right } => {
             let (left, right) = (run(ctx, outer, left)?, run(ctx, outer, right)?);
             set_operation(*op, *all, left, right)

@@ -15,7 +15,6 @@ const OWN_CHUNK: &str = "1073741825";
 const ONLY_NAMES: &[(&str, &str)] = &[
     (r"\l+", "database sizes"),
     (r"\sv", "the text of views is kept as it was written"),
-    (r"\sf", "the function's body is not kept"),
     (r"\dC", "casts are not listed"),
     (r"\dc", "conversions are not listed"),
     (r"\dL", "languages have no recorded comments"),

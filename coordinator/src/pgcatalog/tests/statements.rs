@@ -70,7 +70,7 @@ fn long_conjunctions_are_no_depth() {
     let sql = format!("SELECT count(*) FROM pg_am WHERE {many}");
     // The depth of the syntax itself is the session's to limit.
     let rows = std::thread::Builder::new().stack_size(64 << 20).spawn(move || run_rows(&Tutorial::recorded(), &sql));
-    assert_eq!(rows.unwrap().join().unwrap(), ["5"]);
+    assert_eq!(rows.unwrap().join().unwrap(), ["3"]);
 }
 
 #[test]

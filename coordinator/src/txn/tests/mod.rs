@@ -23,9 +23,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use storage::SimVfs;
 
-pub(super) const WEEK_US: i64 = 7 * 24 * 3600 * 1_000_000;
+pub(crate) const WEEK_US: i64 = 7 * 24 * 3600 * 1_000_000;
 /// 2019-01-01 00:00 UTC.
-pub(super) const NEW_YEAR_US: i64 = 1_546_300_800_000_000;
+pub(crate) const NEW_YEAR_US: i64 = 1_546_300_800_000_000;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Death {
@@ -364,7 +364,7 @@ pub(super) fn rows(table: &TableDef, times: impl Iterator<Item = i64>, devices: 
 }
 
 /// One row per time and device.
-pub(super) fn readings(table: &TableDef, pairs: &[(i64, i32)]) -> RecordBatch {
+pub(crate) fn readings(table: &TableDef, pairs: &[(i64, i32)]) -> RecordBatch {
     let times = TimestampMicrosecondArray::from(pairs.iter().map(|pair| pair.0).collect::<Vec<_>>());
     let columns: Vec<ArrayRef> = vec![
         Arc::new(times.with_timezone("UTC")),
