@@ -132,7 +132,7 @@ async fn a_new_node_belongs_to_nobody(over_grpc: bool) {
     let status = subject.node.hello().await.unwrap();
     assert_eq!((status.protocol, status.identity, status.in_doubt), (PROTOCOL, None, vec![]));
     assert_eq!(status.commit_seq_max, CommitSeq::ZERO);
-    assert!(subject.node.stage(txn(1), vec![write(1, 1)]).await.is_err(), "rows of no cluster");
+    assert!(subject.node.stage(txn(1), false, vec![write(1, 1)]).await.is_err(), "rows of no cluster");
 }
 
 async fn an_attached_node_stays_with_its_cluster(over_grpc: bool) {
@@ -148,8 +148,8 @@ async fn an_attached_node_stays_with_its_cluster(over_grpc: bool) {
 
 async fn one_phase_commit_makes_rows_countable(over_grpc: bool) {
     let subject = Subject::attached(over_grpc).await;
-    subject.node.stage(txn(1), vec![write(1, 10), write(2, 5)]).await.unwrap();
-    subject.node.stage(txn(1), vec![write(1, 7)]).await.unwrap();
+    subject.node.stage(txn(1), false, vec![write(1, 10), write(2, 5)]).await.unwrap();
+    subject.node.stage(txn(1), true, vec![write(1, 7)]).await.unwrap();
     assert_eq!(subject.node.outcome(txn(1)).await.unwrap(), TxnOutcome::Staged);
     assert_eq!(subject.rows(1).await.unwrap_or(0), 0, "not before the commit");
     subject.node.commit(txn(1), CommitSeq(5), CommitMode::OnePhase).await.unwrap();
@@ -160,7 +160,7 @@ async fn one_phase_commit_makes_rows_countable(over_grpc: bool) {
 
 async fn a_prepared_transaction_waits_for_its_decision(over_grpc: bool) {
     let subject = Subject::attached(over_grpc).await;
-    subject.node.stage(txn(1), vec![write(1, 10)]).await.unwrap();
+    subject.node.stage(txn(1), false, vec![write(1, 10)]).await.unwrap();
     subject.node.prepare(txn(1)).await.unwrap();
     assert_eq!(subject.node.outcome(txn(1)).await.unwrap(), TxnOutcome::Prepared);
     assert_eq!(subject.node.hello().await.unwrap().in_doubt, vec![txn(1)]);
@@ -171,9 +171,9 @@ async fn a_prepared_transaction_waits_for_its_decision(over_grpc: bool) {
 
 async fn an_aborted_transaction_leaves_nothing(over_grpc: bool) {
     let subject = Subject::attached(over_grpc).await;
-    subject.node.stage(txn(1), vec![write(1, 10)]).await.unwrap();
+    subject.node.stage(txn(1), false, vec![write(1, 10)]).await.unwrap();
     subject.node.abort(txn(1)).await.unwrap();
-    subject.node.stage(txn(2), vec![write(1, 10)]).await.unwrap();
+    subject.node.stage(txn(2), false, vec![write(1, 10)]).await.unwrap();
     subject.node.prepare(txn(2)).await.unwrap();
     subject.node.abort(txn(2)).await.unwrap();
     assert_eq!(subject.rows(1).await.unwrap_or(0), 0);
@@ -186,7 +186,7 @@ async fn an_aborted_transaction_leaves_nothing(over_grpc: bool) {
 async fn verbs_may_be_repeated(over_grpc: bool) {
     let subject = Subject::attached(over_grpc).await;
     subject.node.abort(txn(9)).await.unwrap();
-    subject.node.stage(txn(1), vec![write(1, 10)]).await.unwrap();
+    subject.node.stage(txn(1), false, vec![write(1, 10)]).await.unwrap();
     subject.node.prepare(txn(1)).await.unwrap();
     subject.node.prepare(txn(1)).await.unwrap();
     for _ in 0..3 {
@@ -206,31 +206,31 @@ async fn an_unknown_transaction_can_never_commit(over_grpc: bool) {
 
 async fn an_older_epoch_is_refused(over_grpc: bool) {
     let subject = Subject::attached(over_grpc).await;
-    subject.node.stage(txn_of_epoch(3, 1), vec![write(1, 1)]).await.unwrap();
+    subject.node.stage(txn_of_epoch(3, 1), false, vec![write(1, 1)]).await.unwrap();
     assert_eq!(subject.node.hello().await.unwrap().epoch_max, 3);
-    assert!(subject.node.stage(txn_of_epoch(2, 9), vec![write(1, 1)]).await.is_err());
+    assert!(subject.node.stage(txn_of_epoch(2, 9), false, vec![write(1, 1)]).await.is_err());
 }
 
 async fn a_transaction_of_another_cluster_is_refused(over_grpc: bool) {
     let subject = Subject::attached(over_grpc).await;
     let stranger = TxnId { cluster: ClusterId([9; 16]), epoch: 1, number: 1 };
-    assert!(subject.node.stage(stranger, vec![write(1, 1)]).await.is_err());
+    assert!(subject.node.stage(stranger, false, vec![write(1, 1)]).await.is_err());
 }
 
 async fn damaged_rows_are_refused(over_grpc: bool) {
     let subject = Subject::attached(over_grpc).await;
     let mut cut = write(1, 100);
     cut.body = cut.body.slice(..cut.body.len() / 2);
-    assert!(subject.node.stage(txn(1), vec![cut]).await.is_err());
+    assert!(subject.node.stage(txn(1), false, vec![cut]).await.is_err());
     subject.node.abort(txn(1)).await.unwrap();
-    subject.node.stage(txn(2), vec![write(1, 100)]).await.unwrap();
+    subject.node.stage(txn(2), false, vec![write(1, 100)]).await.unwrap();
     subject.node.commit(txn(2), CommitSeq(1), CommitMode::OnePhase).await.unwrap();
     assert_eq!(subject.rows(1).await, Some(100));
 }
 
 async fn dropped_chunks_are_gone(over_grpc: bool) {
     let subject = Subject::attached(over_grpc).await;
-    subject.node.stage(txn(1), vec![write(1, 10), write(2, 10)]).await.unwrap();
+    subject.node.stage(txn(1), false, vec![write(1, 10), write(2, 10)]).await.unwrap();
     subject.node.commit(txn(1), CommitSeq(1), CommitMode::OnePhase).await.unwrap();
     for _ in 0..2 {
         subject.node.drop_chunks(vec![ChunkId(1), ChunkId(77)]).await.unwrap();
@@ -241,11 +241,11 @@ async fn dropped_chunks_are_gone(over_grpc: bool) {
 async fn prepared_transactions_survive_a_restart_and_staged_ones_do_not(over_grpc: bool) {
     let subject = Subject::attached(over_grpc).await;
     let incarnation = subject.node.hello().await.unwrap().incarnation;
-    subject.node.stage(txn(1), vec![write(1, 10)]).await.unwrap();
+    subject.node.stage(txn(1), false, vec![write(1, 10)]).await.unwrap();
     subject.node.commit(txn(1), CommitSeq(1), CommitMode::OnePhase).await.unwrap();
-    subject.node.stage(txn(2), vec![write(1, 10)]).await.unwrap();
+    subject.node.stage(txn(2), false, vec![write(1, 10)]).await.unwrap();
     subject.node.prepare(txn(2)).await.unwrap();
-    subject.node.stage(txn(3), vec![write(1, 10)]).await.unwrap();
+    subject.node.stage(txn(3), false, vec![write(1, 10)]).await.unwrap();
 
     // What a power cut at this moment leaves on the disk.
     subject.vfs.restart();

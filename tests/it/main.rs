@@ -15,6 +15,7 @@
 
 mod bad_input;
 mod cluster;
+mod contract;
 mod copy;
 mod crash;
 mod lifecycle;

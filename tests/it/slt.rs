@@ -6,7 +6,7 @@
 
 use crate::cluster::{Cluster, Session, Shape, connect, reference};
 use async_trait::async_trait;
-use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, MakeConnection, Runner};
+use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, MakeConnection, Record, Runner};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use tokio_postgres::{Config, SimpleQueryMessage};
@@ -69,11 +69,30 @@ async fn run_all(shape: Shape, push_down: PushDown) {
         let database = Database { config: cluster.config("postgres"), push_down: Some(push_down) };
         failures.extend(run(&script, database).await);
     }
-    report(failures);
+    report_against_known(failures);
 }
 
-fn report(failures: Vec<String>) {
-    assert!(failures.is_empty(), "{} records failed\n\n{}", failures.len(), failures.join("\n\n"));
+/// A record whose answer was not the expected one.
+struct Differing {
+    /// `aggregates.slt: SELECT mode() …`, as `not_yet.txt` lists it.
+    record: String,
+    text: String,
+}
+
+fn report(failures: Vec<Differing>) {
+    let texts = failures.iter().map(|failure| failure.text.as_str()).collect::<Vec<_>>();
+    assert!(texts.is_empty(), "{} records failed\n\n{}", texts.len(), texts.join("\n\n"));
+}
+
+/// `not_yet.txt` lists the records in which we still differ from PostgreSQL: all of them must fail, and no other may.
+fn report_against_known(failures: Vec<Differing>) {
+    let known = include_str!("../slt/not_yet.txt").lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>();
+    let wanted = std::env::var("SERIATIM_SLT").unwrap_or_default();
+    let mended = known.iter().filter(|line| line.split(".slt").next().is_some_and(|script| script.contains(&wanted)));
+    let mended = mended.filter(|line| !failures.iter().any(|failure| failure.record == **line));
+    let mended = mended.map(|line| format!("now as expected, take it out of not_yet.txt: {line}")).collect::<Vec<_>>();
+    assert!(mended.is_empty(), "{}", mended.join("\n"));
+    report(failures.into_iter().filter(|failure| !known.contains(&failure.record.as_str())).collect());
 }
 
 fn scripts() -> Vec<PathBuf> {
@@ -110,13 +129,19 @@ impl Database {
     }
 }
 
-async fn run(script: &Path, database: Database) -> Vec<String> {
+async fn run(script: &Path, database: Database) -> Vec<Differing> {
     let records = sqllogictest::parse_file::<DefaultColumnType>(script).unwrap_or_else(|e| panic!("{e}"));
     let mut runner = database.runner();
     let mut failures = Vec::new();
     for record in records {
+        let sql = match &record {
+            Record::Query { sql, .. } | Record::Statement { sql, .. } => {
+                sql.lines().next().unwrap_or_default().to_owned()
+            }
+            _ => String::new(),
+        };
         if let Err(e) = runner.run_async(record).await {
-            failures.push(e.to_string());
+            failures.push(Differing { record: format!("{}.slt: {sql}", stem(script)), text: e.to_string() });
         }
     }
     runner.shutdown_async().await;

