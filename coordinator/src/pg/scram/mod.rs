@@ -1,5 +1,5 @@
 //! SCRAM-SHA-256 (RFC 5802, RFC 7677), the server's side: [`Verifier`] is what is stored instead of a password,
-//! [`Exchange`] the conversation that checks a client against one. No channel binding: there is no TLS to bind to.
+//! `Exchange` the conversation that checks a client against one. No channel binding: there is no TLS to bind to.
 //!
 //! pgwire has an exchange too; it fails early for unknown roles and compares proofs byte by byte, so ours is used.
 
