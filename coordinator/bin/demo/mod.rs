@@ -6,9 +6,9 @@ mod table;
 use crate::args;
 use crate::serve::{Cluster, ClusterOptions, Stop};
 use anyhow::{Context, bail};
+use proto::{Clock, SystemClock};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 use tokio_postgres::{AsyncMessage, Client, NoTls, SimpleQueryMessage};
 
 /// The tutorial, in its order; `\c multinode postgres` is a new connection.
@@ -52,7 +52,7 @@ enum Step {
 }
 
 pub async fn run(args: args::Demo) -> anyhow::Result<()> {
-    let started = Instant::now();
+    let started = SystemClock::new();
     let home = Home::new(args.data_dir)?;
     let options =
         ClusterOptions { attach: false, trust: true, ..ClusterOptions::new(home.path.clone(), args.sql_addr) };
@@ -129,7 +129,7 @@ async fn tutorial(port: u16) -> anyhow::Result<()> {
 
 async fn run_step(client: &Client, sql: &str) -> anyhow::Result<()> {
     say(&format!("{sql};"));
-    let started = Instant::now();
+    let started = SystemClock::new();
     let messages = client.simple_query(sql).await.with_context(|| format!("the statement failed: {sql}"))?;
     let rows = messages.iter().filter_map(|message| match message {
         SimpleQueryMessage::Row(row) => Some(row),

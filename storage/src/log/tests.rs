@@ -1,3 +1,5 @@
+//! The log by itself: what survives a power cut, what is told from damage, who waits for whom.
+
 use super::*;
 use crate::vfs::{Fault, SimVfs};
 
