@@ -2,14 +2,19 @@
 //! PostgreSQL does, and steps between `timestamptz` and local types go through the session's zone.
 
 use super::arithmetic::out_of_range;
+use super::date_arithmetic::DAY_US;
 use super::scalar::{Call, Function, Overload, raise};
 use super::types::{Class, INTERVAL, NUMERIC, NUMERIC_SCALE, TIME, TIMESTAMP, class, scale_of, timestamptz};
-use crate::semantics::{Zone, literal, text_form};
+use crate::PgType;
+use crate::semantics::{Zone, is_finite, literal, text_form};
 use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, Int16Array, Int32Array, Int64Array, PrimitiveArray};
 use arrow::compute::{CastOptions, cast, cast_with_options};
-use arrow::datatypes::{DataType, Decimal128Type, Float64Type, TimestampMicrosecondType};
+use arrow::datatypes::{
+    DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Time64MicrosecondType, TimestampMicrosecondType,
+};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::ScalarUDF;
+use proto::Error;
 use std::sync::Arc;
 
 macro_rules! casts {
@@ -59,14 +64,17 @@ pub fn convert(value: &ArrayRef, to: &DataType, zone: Zone, now_us: i64) -> Resu
         (Class::Text, Class::Text) => Ok(cast(value, to)?),
         (Class::Text, _) => {
             let texts = cast(value, &DataType::Utf8)?;
-            literal::parse_array(texts.as_string::<i32>(), to, zone, now_us).map_err(raise)
+            let ty = PgType::from_arrow(to).ok_or_else(|| raise(Error::internal(format!("a cast to {to}"))))?;
+            literal::parse_array(texts.as_string::<i32>(), &ty, zone, now_us).map_err(raise)
         }
-        (_, Class::Text) => text_form::to_text(value, zone),
+        (_, Class::Text) => text_form::cast_to_text(value, zone),
         (Class::Float, Class::Integer) => float_to_integer(value, to),
         (Class::Numeric, Class::Integer) => decimal_to_integer(value, to),
         (Class::Float, Class::Numeric) => float_to_decimal(value),
         (Class::Timestamptz, Class::Timestamp) => Ok(local_times(value, zone)?),
-        (Class::Timestamptz, Class::Date | Class::Time) => Ok(cast(&local_times(value, zone)?, to)?),
+        (Class::Timestamptz, Class::Date | Class::Time) => Ok(date_or_clock(&local_times(value, zone)?, to)),
+        (Class::Timestamp, Class::Date | Class::Time) => Ok(date_or_clock(value, to)),
+        (Class::Float, Class::Float) if *to == DataType::Float32 => to_single(value),
         (Class::Timestamp, Class::Timestamptz) => absolute_times(value, zone),
         (Class::Date, Class::Timestamptz) => absolute_times(&cast(value, &TIMESTAMP)?, zone),
         _ => Ok(cast_with_options(value, to, &CastOptions { safe: false, ..CastOptions::default() })?),
@@ -78,6 +86,33 @@ pub fn local_times(value: &ArrayRef, zone: Zone) -> Result<ArrayRef> {
     let times = value.as_primitive::<TimestampMicrosecondType>();
     let local: PrimitiveArray<TimestampMicrosecondType> = times.unary(|us| zone.to_local(us));
     Ok(Arc::new(local.with_timezone_opt(None::<Arc<str>>)))
+}
+
+/// The day or the time of day; an infinity is an infinite date and has no time of day.
+fn date_or_clock(local: &ArrayRef, to: &DataType) -> ArrayRef {
+    let times = local.as_primitive::<TimestampMicrosecondType>();
+    match to {
+        DataType::Date32 => Arc::new(times.unary::<_, Date32Type>(|us| match us {
+            i64::MIN => i32::MIN,
+            i64::MAX => i32::MAX,
+            us => us.div_euclid(DAY_US) as i32,
+        })),
+        _ => {
+            let clock = |us: i64| is_finite(us).then(|| us.rem_euclid(DAY_US));
+            Arc::new(times.unary_opt::<_, Time64MicrosecondType>(clock))
+        }
+    }
+}
+
+fn to_single(value: &ArrayRef) -> Result<ArrayRef> {
+    let single = cast(value, &DataType::Float32)?;
+    let doubles = value.as_primitive::<Float64Type>().iter();
+    let overflow = single
+        .as_primitive::<Float32Type>()
+        .iter()
+        .zip(doubles)
+        .any(|(single, double)| single.is_some_and(f32::is_infinite) && double.is_some_and(f64::is_finite));
+    if overflow { Err(raise(out_of_range(&DataType::Float32))) } else { Ok(single) }
 }
 
 /// The inverse of [`local_times`].
@@ -142,9 +177,9 @@ fn float_to_decimal(value: &ArrayRef) -> Result<ArrayRef> {
     for float in floats.as_primitive::<Float64Type>().iter() {
         decimals.push(match float {
             None => None,
-            Some(float) => match literal::decimal_value(&format!("{float:.digits$e}"), i32::from(NUMERIC_SCALE)) {
-                Some(Some(value)) => Some(value),
-                _ => return Err(raise(out_of_range(&NUMERIC))),
+            Some(float) => match literal::decimal_value(&format!("{float:.digits$e}"), NUMERIC_SCALE) {
+                Some(value) => Some(value),
+                None => return Err(raise(out_of_range(&NUMERIC))),
             },
         });
     }

@@ -95,5 +95,5 @@ fn interval_zone(value: arrow::datatypes::IntervalMonthDayNano) -> Result<Zone> 
         let message = "interval time zone must not include months or days";
         return Err(raise(Error::new(SqlState::INVALID_PARAMETER_VALUE, message)));
     }
-    Ok(Zone::Fixed((nanos / 1_000_000_000) as i32))
+    Ok(Zone::fixed((nanos / 1_000_000_000) as i32))
 }

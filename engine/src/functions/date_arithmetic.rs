@@ -2,9 +2,9 @@
 
 use super::scalar::{Call, Function, Overload, raise};
 use super::types::{Class, INTERVAL, TIME, TIMESTAMP, class, timestamptz};
-use crate::semantics::Zone;
+use crate::semantics::{Zone, is_finite};
 use arrow::array::{ArrayRef, AsArray, Date32Array, Int32Array, Int64Array, IntervalMonthDayNanoArray};
-use arrow::array::{PrimitiveArray, TimestampMicrosecondArray};
+use arrow::array::{PrimitiveArray, Time64MicrosecondArray, TimestampMicrosecondArray};
 use arrow::datatypes::{
     DataType, Date32Type, Float64Type, Int32Type, IntervalMonthDayNano, IntervalMonthDayNanoType,
     Time64MicrosecondType, TimestampMicrosecondType,
@@ -27,6 +27,9 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
         Function::new("date_sub_days", date_and_days, |call| shift_dates(call, -1)).operator("-").udf(),
         Function::new("date_diff", two_dates, date_diff).operator("-").udf(),
         Function::new("date_add_time", date_and_time, date_add_time).operator("+").udf(),
+        Function::new("clock_add", clock_and_interval, |call| shift_clocks(call, 1)).operator("+").udf(),
+        Function::new("clock_sub", clock_and_interval, |call| shift_clocks(call, -1)).operator("-").udf(),
+        Function::new("clock_diff", two_clocks, clock_diff).operator("-").udf(),
         Function::new("interval_mul", interval_and_float, |call| scale(call, Some)).operator("*").udf(),
         Function::new("interval_div", interval_and_float, |call| {
             scale(call, |divisor| (divisor != 0.0).then_some(1.0 / divisor))
@@ -37,8 +40,7 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
         Function::new("age", ages, age).stable().udf(),
         Function::new("justify_hours", same_interval, |call| justify(call, justify_hours)).udf(),
         Function::new("justify_days", same_interval, |call| justify(call, justify_days)).udf(),
-        Function::new("justify_interval", same_interval, |call| justify(call, |v| justify_days(justify_hours(v))))
-            .udf(),
+        Function::new("justify_interval", same_interval, |call| justify(call, justify_interval)).udf(),
         Function::new("make_interval", make_interval_types, make_interval).udf(),
     ]
 }
@@ -74,6 +76,14 @@ fn two_dates(types: &[DataType]) -> Option<Overload> {
 
 fn date_and_time(types: &[DataType]) -> Option<Overload> {
     (types.len() == 2).then(|| Overload::new([DataType::Date32, TIME], TIMESTAMP))
+}
+
+fn clock_and_interval(types: &[DataType]) -> Option<Overload> {
+    (types.len() == 2).then(|| Overload::new([TIME, INTERVAL], TIME))
+}
+
+fn two_clocks(types: &[DataType]) -> Option<Overload> {
+    (types.len() == 2).then(|| Overload::new([TIME, TIME], INTERVAL))
 }
 
 fn interval_and_float(types: &[DataType]) -> Option<Overload> {
@@ -113,6 +123,9 @@ fn make_interval_types(types: &[DataType]) -> Option<Overload> {
 /// Months by the calendar (the day clipped to the month's end), then days, both on the local clock; then the rest as
 /// elapsed time.
 pub fn shift(us: i64, by: IntervalMonthDayNano, sign: i64, zone: Zone) -> Option<i64> {
+    if !is_finite(us) {
+        return Some(us);
+    }
     let (months, days, nanos) = IntervalMonthDayNanoType::to_parts(by);
     let mut us = us;
     if months != 0 || days != 0 {
@@ -189,6 +202,27 @@ fn date_add_time(call: &Call) -> Result<ArrayRef> {
         |date: i32, us: i64| i64::from(date) * DAY_US + us,
     )?;
     Ok(Arc::new(sum))
+}
+
+/// A time of day goes round: only the interval's time part counts.
+fn shift_clocks(call: &Call, sign: i64) -> Result<ArrayRef> {
+    let (clocks, intervals) = (call.array(0)?, call.array(1)?);
+    let shifted: Time64MicrosecondArray = arrow::compute::binary(
+        clocks.as_primitive::<Time64MicrosecondType>(),
+        intervals.as_primitive::<IntervalMonthDayNanoType>(),
+        |us: i64, by| (us + sign * (by.nanoseconds / 1000 % DAY_US)).rem_euclid(DAY_US),
+    )?;
+    Ok(Arc::new(shifted))
+}
+
+fn clock_diff(call: &Call) -> Result<ArrayRef> {
+    let (left, right) = (call.array(0)?, call.array(1)?);
+    let difference: IntervalMonthDayNanoArray = arrow::compute::binary(
+        left.as_primitive::<Time64MicrosecondType>(),
+        right.as_primitive::<Time64MicrosecondType>(),
+        |a: i64, b: i64| IntervalMonthDayNanoType::make_value(0, 0, (a - b) * 1000),
+    )?;
+    Ok(Arc::new(difference))
 }
 
 /// Fractions of a month become days (30 to a month), fractions of a day become time.
@@ -276,6 +310,26 @@ fn justify(call: &Call, by: fn(IntervalMonthDayNano) -> IntervalMonthDayNano) ->
     let intervals = call.array(0)?;
     let justified: IntervalMonthDayNanoArray = intervals.as_primitive::<IntervalMonthDayNanoType>().unary(by);
     Ok(Arc::new(justified))
+}
+
+/// As PostgreSQL: whole days out of the time, whole months out of the days, then one sign for all three parts.
+fn justify_interval(value: IntervalMonthDayNano) -> IntervalMonthDayNano {
+    let (months, days, nanos) = IntervalMonthDayNanoType::to_parts(value);
+    let day = DAY_US * 1000;
+    let (mut days, mut nanos) = (i64::from(days) + nanos / day, nanos % day);
+    let (mut months, rest) = (i64::from(months) + days / 30, days % 30);
+    days = rest;
+    if months > 0 && (days < 0 || (days == 0 && nanos < 0)) {
+        (months, days) = (months - 1, days + 30);
+    } else if months < 0 && (days > 0 || (days == 0 && nanos > 0)) {
+        (months, days) = (months + 1, days - 30);
+    }
+    if days > 0 && nanos < 0 {
+        (days, nanos) = (days - 1, nanos + day);
+    } else if days < 0 && nanos > 0 {
+        (days, nanos) = (days + 1, nanos - day);
+    }
+    IntervalMonthDayNanoType::make_value(months as i32, days as i32, nanos)
 }
 
 fn justify_hours(value: IntervalMonthDayNano) -> IntervalMonthDayNano {

@@ -3,8 +3,10 @@
 use super::date_arithmetic::{DAY_US, timestamp_out_of_range};
 use super::scalar::{Call, Function, Overload, raise};
 use super::types::{Class, INTERVAL, NUMERIC, NUMERIC_SCALE, TIME, TIMESTAMP, class, timestamptz};
-use crate::semantics::Zone;
-use arrow::array::{Array, ArrayRef, AsArray, Date32Array, Decimal128Array, Float64Array, PrimitiveArray};
+use crate::semantics::{Zone, is_finite};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, PrimitiveArray,
+};
 use arrow::datatypes::{
     DataType, Date32Type, Float64Type, Int32Type, IntervalMonthDayNano, IntervalMonthDayNanoType,
     Time64MicrosecondType, TimestampMicrosecondType,
@@ -25,6 +27,8 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
         Function::new("make_timestamp", |types| make_types(types, TIMESTAMP), make_timestamp).udf(),
         Function::new("make_timestamptz", |types| make_types(types, timestamptz()), make_timestamp).udf(),
         Function::new("to_timestamp", to_timestamp_types, to_timestamp).udf(),
+        Function::new("make_time", make_time_types, make_time).udf(),
+        Function::new("isfinite", finite_types, isfinite).udf(),
     ]
 }
 
@@ -267,9 +271,15 @@ fn date_trunc(call: &Call) -> Result<ArrayRef> {
             last = Some((name, canonical(name)));
         }
         let field = last.as_ref().map_or("", |(_, field)| field.as_str());
-        let local = zone.to_local(times.value(row));
-        let start = truncate(field, local).ok_or_else(|| raise(unknown_field(field, &ty)))?;
-        results.push(Some(zone.to_utc(start)));
+        let us = times.value(row);
+        let local = zone.to_local(us);
+        let start = match is_finite(us) {
+            true => truncate(field, local).ok_or_else(|| raise(unknown_field(field, &ty)))?,
+            false => us,
+        };
+        // Up to an hour the offset stays; from a day on the start is looked up on the clock.
+        let within_hour = local.saturating_sub(start) < 3_600_000_000 && field != "day";
+        results.push(Some(if within_hour { us - (local - start) } else { zone.to_utc(start) }));
     }
     let array = PrimitiveArray::<TimestampMicrosecondType>::from_iter(results);
     Ok(Arc::new(array.with_data_type(call.result.clone())))
@@ -432,6 +442,53 @@ fn make_timestamp(call: &Call) -> Result<ArrayRef> {
     let results = (0..call.rows).map(make).collect::<Result<Vec<_>>>()?;
     let array = PrimitiveArray::<TimestampMicrosecondType>::from_iter(results);
     Ok(Arc::new(array.with_data_type(call.result.clone())))
+}
+
+fn make_time_types(types: &[DataType]) -> Option<Overload> {
+    (types.len() == 3).then(|| Overload::new([DataType::Int32, DataType::Int32, DataType::Float64], TIME))
+}
+
+fn make_time(call: &Call) -> Result<ArrayRef> {
+    let arrays = [call.array(0)?, call.array(1)?, call.array(2)?];
+    let make = |row: usize| -> Result<Option<i64>> {
+        if arrays.iter().any(|array| array.is_null(row)) {
+            return Ok(None);
+        }
+        let part = |index: usize| arrays[index].as_primitive::<Int32Type>().value(row);
+        let (hour, minute, second) = (part(0), part(1), arrays[2].as_primitive::<Float64Type>().value(row));
+        if !(0..24).contains(&hour) || !(0..60).contains(&minute) || !(0.0..=60.0).contains(&second) {
+            let message = format!("time field value out of range: {hour}:{minute:02}:{second:02}");
+            return Err(raise(Error::new(SqlState::DATETIME_FIELD_OVERFLOW, message)));
+        }
+        let us = i64::from(hour) * 3_600_000_000 + i64::from(minute) * 60_000_000 + (second * 1e6).round() as i64;
+        Ok(Some(us))
+    };
+    let clocks = (0..call.rows).map(make).collect::<Result<Vec<_>>>()?;
+    Ok(Arc::new(PrimitiveArray::<Time64MicrosecondType>::from_iter(clocks)))
+}
+
+fn finite_types(types: &[DataType]) -> Option<Overload> {
+    let [ty] = types else { return None };
+    let ty = match class(ty) {
+        Class::Timestamptz | Class::Text | Class::Unknown => timestamptz(),
+        Class::Timestamp => TIMESTAMP,
+        Class::Date => DataType::Date32,
+        Class::Interval => INTERVAL,
+        _ => return None,
+    };
+    Some(Overload::new([ty], DataType::Boolean))
+}
+
+fn isfinite(call: &Call) -> Result<ArrayRef> {
+    let values = call.array(0)?;
+    let finite = |row: usize| {
+        values.is_valid(row).then(|| match class(values.data_type()) {
+            Class::Date => !matches!(values.as_primitive::<Date32Type>().value(row), i32::MIN | i32::MAX),
+            Class::Interval => true,
+            _ => is_finite(values.as_primitive::<TimestampMicrosecondType>().value(row)),
+        })
+    };
+    Ok(Arc::new(BooleanArray::from_iter((0..call.rows).map(finite))))
 }
 
 fn to_timestamp_types(types: &[DataType]) -> Option<Overload> {

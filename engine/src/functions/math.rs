@@ -24,6 +24,10 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
         Function::new("mod", two_exact, remainder).udf(),
         Function::new("div", two_decimals, whole_quotient).udf(),
         Function::new("power", floats, power).alias("pow").operator("^").udf(),
+        Function::new("sqrt", one_float, |call| of_float(call, f64::sqrt, check_sqrt)).udf(),
+        Function::new("ln", one_float, |call| of_float(call, f64::ln, check_log)).udf(),
+        Function::new("log10", one_float, |call| of_float(call, f64::log10, check_log)).udf(),
+        Function::new("log", log_types, log).udf(),
         Function::new("width_bucket", width_bucket_types, width_bucket).udf(),
     ]
 }
@@ -230,15 +234,17 @@ fn floats(types: &[DataType]) -> Option<Overload> {
     let exact = |ty: &DataType| matches!(class(ty), Class::Numeric);
     let float = |ty: &DataType| matches!(class(ty), Class::Float);
     // numeric ^ numeric stays numeric; anything else is double precision.
-    let result = match (exact(left) || exact(right)) && !float(left) && !float(right) {
+    let ty = match (exact(left) || exact(right)) && !float(left) && !float(right) {
         true => NUMERIC,
         false => DataType::Float64,
     };
-    Some(Overload::new([DataType::Float64, DataType::Float64], result))
+    Some(Overload::new([ty.clone(), ty.clone()], ty))
 }
 
 fn power(call: &Call) -> Result<ArrayRef> {
     let (bases, exponents) = (call.array(0)?, call.array(1)?);
+    let (bases, exponents) =
+        (arrow::compute::cast(&bases, &DataType::Float64)?, arrow::compute::cast(&exponents, &DataType::Float64)?);
     let (bases, exponents) = (bases.as_primitive::<Float64Type>(), exponents.as_primitive::<Float64Type>());
     let mut results: Vec<Option<f64>> = Vec::with_capacity(call.rows);
     for (base, exponent) in bases.iter().zip(exponents.iter()) {
@@ -268,6 +274,66 @@ fn power(call: &Call) -> Result<ArrayRef> {
 
 fn invalid_power(message: &str) -> Error {
     Error::new(SqlState::new("2201F"), message)
+}
+
+fn one_float(types: &[DataType]) -> Option<Overload> {
+    let [ty] = types else { return None };
+    let number = matches!(class(ty), Class::Integer | Class::Numeric | Class::Float | Class::Unknown);
+    number.then(|| Overload::new([DataType::Float64], DataType::Float64))
+}
+
+fn check_sqrt(value: f64) -> Result<(), Error> {
+    match value < 0.0 {
+        true => Err(invalid_power("cannot take square root of a negative number")),
+        false => Ok(()),
+    }
+}
+
+fn check_log(value: f64) -> Result<(), Error> {
+    let message = match value {
+        0.0 => "cannot take logarithm of zero",
+        value if value < 0.0 => "cannot take logarithm of a negative number",
+        _ => return Ok(()),
+    };
+    Err(Error::new(SqlState::new("2201E"), message))
+}
+
+fn of_float(call: &Call, function: fn(f64) -> f64, check: fn(f64) -> Result<(), Error>) -> Result<ArrayRef> {
+    let values = call.array(0)?;
+    let checked = |value: f64| check(value).map(|()| function(value)).map_err(raise);
+    let results: Float64Array = values.as_primitive::<Float64Type>().try_unary(checked)?;
+    Ok(Arc::new(results))
+}
+
+/// `log(x)` to base 10, or `log(base, x)`, which is `numeric`.
+fn log_types(types: &[DataType]) -> Option<Overload> {
+    match types {
+        [_, _] => Some(Overload::new([NUMERIC, NUMERIC], NUMERIC)),
+        types => one_float(types),
+    }
+}
+
+fn log(call: &Call) -> Result<ArrayRef> {
+    if call.args.len() == 1 {
+        return of_float(call, f64::log10, check_log);
+    }
+    let double =
+        |index: usize| -> Result<ArrayRef> { Ok(arrow::compute::cast(&call.array(index)?, &DataType::Float64)?) };
+    let (bases, values) = (double(0)?, double(1)?);
+    let mut results: Vec<Option<f64>> = Vec::with_capacity(call.rows);
+    for (base, value) in bases.as_primitive::<Float64Type>().iter().zip(values.as_primitive::<Float64Type>().iter()) {
+        let (Some(base), Some(value)) = (base, value) else {
+            results.push(None);
+            continue;
+        };
+        check_log(base).and_then(|()| check_log(value)).map_err(raise)?;
+        if base == 1.0 {
+            return Err(raise(division_by_zero()));
+        }
+        results.push(Some(value.log(base)));
+    }
+    let results: ArrayRef = Arc::new(Float64Array::from(results));
+    super::cast::convert(&results, &NUMERIC, crate::semantics::Zone::UTC, 0)
 }
 
 fn width_bucket_types(types: &[DataType]) -> Option<Overload> {

@@ -3,8 +3,8 @@
 //! A data node decodes plans with the same registry, by name, so no function holds state of a session: what depends on
 //! the session (zone, `now()`) is read from the configuration or folded into the plan.
 
-mod aggregates;
 pub mod arithmetic;
+mod avg;
 mod bookend;
 pub mod cast;
 mod clock;
@@ -12,14 +12,21 @@ pub mod date_arithmetic;
 mod date_parts;
 mod histogram;
 mod math;
+mod narrowed;
+mod ordered_set;
+mod regexp;
 mod registry;
 pub mod scalar;
 pub mod series;
+mod spread;
+mod sum;
 mod text;
 pub mod time_bucket;
 mod to_char;
 mod to_char_number;
+mod typed_text;
 pub mod types;
+mod widened;
 
 pub use registry::{FUNCTIONS, Registry, call};
 pub use scalar::raise;

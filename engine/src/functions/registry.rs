@@ -2,8 +2,8 @@
 //! PostgreSQL has not, and some that show its insides.
 
 use super::{
-    aggregates, arithmetic, bookend, cast, clock, date_arithmetic, date_parts, histogram, math, series, text,
-    time_bucket, to_char,
+    arithmetic, avg, bookend, cast, clock, date_arithmetic, date_parts, histogram, math, narrowed, ordered_set, regexp,
+    series, spread, sum, text, time_bucket, to_char, typed_text,
 };
 use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::expr::ScalarFunction;
@@ -12,158 +12,37 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 /// DataFusion's functions that answer as PostgreSQL does.
+#[rustfmt::skip]
 const SCALARS: &[&str] = &[
     // math
-    "acos",
-    "acosh",
-    "asin",
-    "asinh",
-    "atan",
-    "atanh",
-    "atan2",
-    "cbrt",
-    "cos",
-    "cosh",
-    "cot",
-    "degrees",
-    "exp",
-    "factorial",
-    "gcd",
-    "lcm",
-    "ln",
-    "log",
-    "log10",
-    "pi",
-    "radians",
-    "signum",
-    "sin",
-    "sinh",
-    "sqrt",
-    "tan",
-    "tanh",
+    "acos", "acosh", "asin", "asinh", "atan", "atanh", "atan2", "cbrt", "cos", "cosh", "cot", "degrees", "exp",
+    "factorial", "gcd", "lcm", "pi", "radians", "signum", "sin", "sinh", "tan", "tanh",
     // text
-    "ascii",
-    "bit_length",
-    "btrim",
-    "chr",
-    "initcap",
-    "left",
-    "character_length",
-    "levenshtein",
-    "lower",
-    "lpad",
-    "ltrim",
-    "md5",
-    "octet_length",
-    "overlay",
-    "regexp_count",
-    "regexp_like",
-    "regexp_match",
-    "repeat",
-    "replace",
-    "reverse",
-    "right",
-    "rpad",
-    "rtrim",
-    "sha224",
-    "sha256",
-    "sha384",
-    "sha512",
-    "split_part",
-    "starts_with",
-    "strpos",
-    "substr",
-    "substring",
-    "to_hex",
-    "translate",
-    "upper",
-    "encode",
-    "decode",
+    "ascii", "bit_length", "btrim", "chr", "initcap", "left", "character_length", "levenshtein", "lower", "lpad", "ltrim",
+    "md5", "octet_length", "overlay", "regexp_count", "regexp_like", "regexp_match", "repeat", "replace",
+    "reverse", "right", "rpad", "rtrim", "sha224", "sha256", "sha384", "sha512", "split_part", "starts_with", "strpos",
+    "substr", "substring", "to_hex", "translate", "upper", "encode", "decode",
     // conditions
-    "coalesce",
-    "greatest",
-    "least",
-    "nullif",
+    "coalesce", "greatest", "least", "nullif",
     // arrays
-    "array_append",
-    "array_cat",
-    "array_concat",
-    "array_dims",
-    "array_element",
-    "array_has",
-    "array_has_all",
-    "array_has_any",
-    "array_length",
-    "array_max",
-    "array_min",
-    "array_ndims",
-    "array_position",
-    "array_positions",
-    "array_prepend",
-    "array_remove",
-    "array_remove_all",
-    "array_replace_all",
-    "array_slice",
-    "array_to_string",
-    "cardinality",
-    "make_array",
-    "string_to_array",
-    "array_distinct",
-    "array_any_value",
-    "array_sort",
+    "array_append", "array_cat", "array_concat", "array_dims", "array_element", "array_has", "array_has_all",
+    "array_has_any", "array_length", "array_max", "array_min", "array_ndims", "array_position", "array_positions",
+    "array_prepend", "array_remove", "array_remove_all", "array_replace_all", "array_slice", "array_to_string",
+    "cardinality", "make_array", "string_to_array", "array_distinct", "array_any_value", "array_sort",
     // the planner itself calls these
-    "get_field",
-    "named_struct",
-    "struct",
+    "get_field", "named_struct", "struct",
 ];
 
+#[rustfmt::skip]
 const AGGREGATES: &[&str] = &[
-    "array_agg",
-    "bit_and",
-    "bit_or",
-    "bit_xor",
-    "bool_and",
-    "bool_or",
-    "corr",
-    "count",
-    "covar_pop",
-    "covar_samp",
-    "first_value",
-    "grouping",
-    "last_value",
-    "max",
-    "min",
-    "nth_value",
-    "percentile_cont",
-    "regr_avgx",
-    "regr_avgy",
-    "regr_count",
-    "regr_intercept",
-    "regr_r2",
-    "regr_slope",
-    "regr_sxx",
-    "regr_sxy",
-    "regr_syy",
-    "stddev",
-    "stddev_pop",
-    "stddev_samp",
-    "string_agg",
-    "var",
-    "var_pop",
-    "var_samp",
+    "array_agg", "bit_and", "bit_or", "bit_xor", "bool_and", "bool_or", "corr", "count", "covar_pop", "covar_samp",
+    "first_value", "grouping", "last_value", "max", "min", "nth_value", "percentile_cont", "regr_avgx", "regr_avgy",
+    "regr_count", "regr_intercept", "regr_r2", "regr_slope", "regr_sxx", "regr_sxy", "regr_syy", "string_agg",
 ];
 
+#[rustfmt::skip]
 const WINDOWS: &[&str] = &[
-    "row_number",
-    "rank",
-    "dense_rank",
-    "percent_rank",
-    "cume_dist",
-    "ntile",
-    "lag",
-    "lead",
-    "first_value",
-    "last_value",
+    "row_number", "rank", "dense_rank", "percent_rank", "cume_dist", "ntile", "lag", "lead", "first_value", "last_value",
     "nth_value",
 ];
 
@@ -174,12 +53,15 @@ pub struct Registry {
     scalars: HashMap<String, Arc<ScalarUDF>>,
     aggregates: HashMap<String, Arc<AggregateUDF>>,
     windows: HashMap<String, Arc<WindowUDF>>,
+    /// DataFusion's first: where one of its aliases is the name of one of ours, the later registration wins.
+    scalars_in_order: Vec<Arc<ScalarUDF>>,
+    aggregates_in_order: Vec<Arc<AggregateUDF>>,
 }
 
 impl Registry {
     fn new() -> Registry {
         let theirs = SessionStateDefaults::default_scalar_functions();
-        let theirs = theirs.into_iter().filter(|function| SCALARS.contains(&function.name()));
+        let theirs = theirs.into_iter().filter(|function| SCALARS.contains(&function.name())).map(narrowed::narrowed);
         let ours = [
             arithmetic::functions(),
             cast::functions(),
@@ -187,34 +69,42 @@ impl Registry {
             date_arithmetic::functions(),
             date_parts::functions(),
             math::functions(),
+            regexp::functions(),
             series::functions(),
             text::functions(),
             time_bucket::functions(),
             to_char::functions(),
+            typed_text::functions(),
         ];
-        let mut scalars = HashMap::new();
-        for function in theirs.chain(ours.into_iter().flatten()) {
-            for name in std::iter::once(function.name()).chain(function.aliases().iter().map(String::as_str)) {
-                scalars.insert(name.to_owned(), Arc::clone(&function));
-            }
-        }
+        let scalars_in_order: Vec<Arc<ScalarUDF>> = theirs.chain(ours.into_iter().flatten()).collect();
         let theirs = SessionStateDefaults::default_aggregate_functions();
         let theirs = theirs.into_iter().filter(|function| AGGREGATES.contains(&function.name()));
-        let mut aggregates = HashMap::new();
-        for function in
-            theirs.chain([aggregates::functions(), bookend::functions(), histogram::functions()].into_iter().flatten())
-        {
-            for name in std::iter::once(function.name()).chain(function.aliases().iter().map(String::as_str)) {
-                aggregates.insert(name.to_owned(), Arc::clone(&function));
-            }
-        }
+        let ours = [
+            avg::functions(),
+            bookend::functions(),
+            histogram::functions(),
+            ordered_set::functions(),
+            spread::functions(),
+            sum::functions(),
+        ];
+        let theirs = theirs.map(|function| match function.name() {
+            "bool_and" => Arc::new(function.as_ref().clone().with_aliases(["every"])),
+            _ => function,
+        });
+        let aggregates_in_order: Vec<Arc<AggregateUDF>> = theirs.chain(ours.into_iter().flatten()).collect();
         let mut windows = HashMap::new();
         for function in SessionStateDefaults::default_window_functions() {
             if WINDOWS.contains(&function.name()) {
                 windows.insert(function.name().to_owned(), function);
             }
         }
-        Registry { scalars, aggregates, windows }
+        Registry {
+            scalars: by_name(&scalars_in_order, |function| (function.name(), function.aliases())),
+            aggregates: by_name(&aggregates_in_order, |function| (function.name(), function.aliases())),
+            windows,
+            scalars_in_order,
+            aggregates_in_order,
+        }
     }
 
     pub fn scalar(&self, name: &str) -> Option<&Arc<ScalarUDF>> {
@@ -225,21 +115,16 @@ impl Registry {
         self.aggregates.get(name)
     }
 
-    /// Stands for an operator: its operands are planned already.
-    pub fn is_operator(&self, name: &str) -> bool {
-        matches!(name, "int_add" | "int_sub" | "int_mul" | "float_div" | "numeric_mul" | "numeric_div")
-    }
-
     pub fn scalars(&self) -> Vec<Arc<ScalarUDF>> {
-        unique(&self.scalars, |function| function.name())
+        self.scalars_in_order.clone()
     }
 
     pub fn aggregates(&self) -> Vec<Arc<AggregateUDF>> {
-        unique(&self.aggregates, |function| function.name())
+        self.aggregates_in_order.clone()
     }
 
     pub fn windows(&self) -> Vec<Arc<WindowUDF>> {
-        unique(&self.windows, |function| function.name())
+        self.windows.values().map(Arc::clone).collect()
     }
 
     /// By every name they answer to, as a `TaskContext` wants them.
@@ -256,8 +141,15 @@ impl Registry {
     }
 }
 
-fn unique<T>(functions: &HashMap<String, Arc<T>>, name: impl Fn(&T) -> &str) -> Vec<Arc<T>> {
-    functions.iter().filter(|(key, function)| key.as_str() == name(function)).map(|(_, f)| Arc::clone(f)).collect()
+fn by_name<T>(functions: &[Arc<T>], names: impl Fn(&T) -> (&str, &[String])) -> HashMap<String, Arc<T>> {
+    let mut found = HashMap::new();
+    for function in functions {
+        let (name, aliases) = names(function);
+        for name in std::iter::once(name).chain(aliases.iter().map(String::as_str)) {
+            found.insert(name.to_owned(), Arc::clone(function));
+        }
+    }
+    found
 }
 
 /// A call of one of our own functions.

@@ -278,6 +278,7 @@ pub fn no_function(name: &str, types: &[DataType]) -> Error {
 pub fn type_name(ty: &DataType) -> String {
     match crate::PgType::from_arrow(ty) {
         Some(crate::PgType::Numeric(_)) => "numeric".to_owned(),
+        Some(crate::PgType::Array(element)) if matches!(*element, crate::PgType::Numeric(_)) => "numeric[]".to_owned(),
         Some(ty) => ty.to_string(),
         None => ty.to_string(),
     }

@@ -2,7 +2,7 @@
 
 use super::scalar::{Call, Function, Overload, raise, type_name};
 use super::types::{Class, class};
-use crate::semantics::text_form::to_text;
+use crate::semantics::text_form::{cast_to_text, to_text};
 use arrow::array::{Array, ArrayRef, AsArray, Int32Array, StringArray, StringBuilder};
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::Result;
@@ -20,7 +20,6 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
         Function::new("quote_literal", one_any, quote_literal).udf(),
         Function::new("quote_nullable", one_any, quote_nullable).udf(),
         Function::new("pg_typeof", one_unchanged, pg_typeof).field(keep_type).udf(),
-        Function::new("regexp_replace", regexp_types, regexp_replace).udf(),
     ]
 }
 
@@ -87,23 +86,10 @@ fn length(call: &Call) -> Result<ArrayRef> {
 
 fn all_texts(call: &Call) -> Result<Vec<ArrayRef>> {
     let zone = call.zone()?;
-    (0..call.args.len())
-        .map(|index| {
-            let array = call.array(index)?;
-            match class(array.data_type()) {
-                // In concat and format a boolean is shown as in results.
-                Class::Bool => {
-                    let letter = |value: Option<bool>| value.map(|value| if value { "t" } else { "f" });
-                    let letters: StringArray = array.as_boolean().iter().map(letter).collect();
-                    Ok(Arc::new(letters) as ArrayRef)
-                }
-                _ => to_text(&array, zone),
-            }
-        })
-        .collect()
+    (0..call.args.len()).map(|index| to_text(&call.array(index)?, zone)).collect()
 }
 
-fn text_at(array: &ArrayRef, row: usize) -> Option<&str> {
+pub fn text_at(array: &ArrayRef, row: usize) -> Option<&str> {
     let array = array.as_string::<i32>();
     array.is_valid(row).then(|| array.value(row))
 }
@@ -375,13 +361,13 @@ fn quoted(text: &str) -> String {
 }
 
 fn quote_literal(call: &Call) -> Result<ArrayRef> {
-    let texts = to_text(&call.array(0)?, call.zone()?)?;
+    let texts = cast_to_text(&call.array(0)?, call.zone()?)?;
     let quoted: StringArray = texts.as_string::<i32>().iter().map(|text| text.map(quoted)).collect();
     Ok(Arc::new(quoted))
 }
 
 fn quote_nullable(call: &Call) -> Result<ArrayRef> {
-    let texts = to_text(&call.array(0)?, call.zone()?)?;
+    let texts = cast_to_text(&call.array(0)?, call.zone()?)?;
     let quote = |text: Option<&str>| Some(text.map_or_else(|| "NULL".to_owned(), quoted));
     let quoted: StringArray = texts.as_string::<i32>().iter().map(quote).collect();
     Ok(Arc::new(quoted))
@@ -395,90 +381,6 @@ fn pg_typeof(call: &Call) -> Result<ArrayRef> {
     let name = type_name(&call.args[0].data_type());
     let name = if call.args[0].data_type().is_null() { "unknown".to_owned() } else { name };
     Ok(Arc::new(StringArray::from_iter_values(std::iter::repeat_n(name, call.rows))))
-}
-
-fn regexp_types(types: &[DataType]) -> Option<Overload> {
-    matches!(types.len(), 3 | 4).then(|| Overload::new(vec![DataType::Utf8; types.len()], DataType::Utf8))
-}
-
-/// `\1` and `\&` in the replacement; the first match only, unless the flags have `g`.
-fn regexp_replace(call: &Call) -> Result<ArrayRef> {
-    let arrays = (0..call.args.len()).map(|index| call.array(index)).collect::<Result<Vec<_>>>()?;
-    let mut compiled: Option<(String, String, regex::Regex)> = None;
-    let mut results = StringBuilder::new();
-    for row in 0..call.rows {
-        let values: Option<Vec<&str>> = arrays.iter().map(|array| text_at(array, row)).collect();
-        let Some(values) = values else {
-            results.append_null();
-            continue;
-        };
-        let flags = values.get(3).copied().unwrap_or("");
-        if compiled.as_ref().is_none_or(|(pattern, of_flags, _)| pattern != values[1] || of_flags != flags) {
-            compiled = Some((values[1].to_owned(), flags.to_owned(), compile(values[1], flags).map_err(raise)?));
-        }
-        let Some((_, _, regex)) = &compiled else { continue };
-        let replacement = replacement(values[2]);
-        let limit = if flags.contains('g') { 0 } else { 1 };
-        results.append_value(regex.replacen(values[0], limit, replacement.as_str()));
-    }
-    Ok(Arc::new(results.finish()))
-}
-
-fn compile(pattern: &str, flags: &str) -> Result<regex::Regex, Error> {
-    let mut builder = regex::RegexBuilder::new(pattern);
-    builder.size_limit(1 << 20);
-    for flag in flags.chars() {
-        match flag {
-            'g' => {}
-            'i' => {
-                builder.case_insensitive(true);
-            }
-            'c' => {
-                builder.case_insensitive(false);
-            }
-            's' => {
-                builder.dot_matches_new_line(true);
-            }
-            'n' | 'm' => {
-                builder.multi_line(true);
-            }
-            'x' => {
-                builder.ignore_whitespace(true);
-            }
-            other => {
-                let message = format!("invalid regular expression option: \"{other}\"");
-                return Err(Error::new(SqlState::INVALID_PARAMETER_VALUE, message));
-            }
-        }
-    }
-    builder.build().map_err(|error| {
-        let text = error.to_string();
-        let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        Error::new(SqlState::new("2201B"), format!("invalid regular expression: {reason}"))
-    })
-}
-
-/// PostgreSQL's `\1` as the regex crate's `${1}`.
-fn replacement(text: &str) -> String {
-    let mut result = String::new();
-    let mut characters = text.chars();
-    while let Some(c) = characters.next() {
-        match c {
-            '$' => result.push_str("$$"),
-            '\\' => match characters.next() {
-                Some('&') => result.push_str("${0}"),
-                Some(digit) if digit.is_ascii_digit() => {
-                    result.push_str("${");
-                    result.push(digit);
-                    result.push('}');
-                }
-                Some(other) => result.push(other),
-                None => result.push('\\'),
-            },
-            c => result.push(c),
-        }
-    }
-    result
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use super::date_arithmetic::{DAY_US, shift};
 use super::scalar::{Call, Function, Overload, raise};
 use super::types::{Class, INTERVAL, TIMESTAMP, class, timestamptz, wider_integer};
-use crate::semantics::Zone;
+use crate::semantics::{Zone, is_finite};
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray};
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Int16Type, Int32Type, Int64Type, IntervalMonthDayNano,
@@ -24,7 +24,12 @@ const ORIGIN_US: i64 = 946_857_600_000_000;
 const ORIGIN_MONTH: i64 = 2000 * 12;
 
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
-    vec![Function::new("time_bucket", overload, evaluate).follows(1).udf()]
+    vec![
+        Function::new("time_bucket", overload, evaluate).follows(1).udf(),
+        // The forms with a named argument, which an untyped literal could not be told apart by.
+        Function::new("time_bucket_origin", |types| third(types, None), evaluate).follows(1).udf(),
+        Function::new("time_bucket_offset", |types| third(types, Some(INTERVAL)), evaluate).follows(1).udf(),
+    ]
 }
 
 fn overload(types: &[DataType]) -> Option<Overload> {
@@ -63,6 +68,20 @@ fn overload(types: &[DataType]) -> Option<Overload> {
     Some(Overload::new(args, time))
 }
 
+/// `(width, time, origin or offset)`.
+fn third(types: &[DataType], offset: Option<DataType>) -> Option<Overload> {
+    let [width, time, _] = types else { return None };
+    let plain = overload(&[width.clone(), time.clone()])?;
+    let third = match (&offset, class(&plain.result)) {
+        (Some(_), Class::Integer) => plain.result.clone(),
+        (Some(interval), _) => interval.clone(),
+        (None, _) => plain.result.clone(),
+    };
+    let mut args = plain.args;
+    args.push(third);
+    Some(Overload::new(args, plain.result))
+}
+
 fn period_error() -> Error {
     Error::new(SqlState::INVALID_PARAMETER_VALUE, "period must be greater than 0")
 }
@@ -98,6 +117,9 @@ impl Width {
 
     /// The start of the bucket that holds `us`; both on the same clock.
     fn start(self, us: i64, origin_us: Option<i64>) -> Result<i64, Error> {
+        if !is_finite(us) {
+            return Ok(us);
+        }
         match self {
             Width::Us(period) => bucket(period, us, origin_us.unwrap_or(ORIGIN_US)),
             Width::Months(period) => {

@@ -421,8 +421,10 @@ fn read(text: &str, pieces: &[Piece]) -> Result<(i64, Option<i32>), Error> {
             "TZH" | "OF" | "TZ" | "tz" => {
                 let end =
                     rest.find(|c: char| !(c.is_ascii_alphanumeric() || "+-:/_".contains(c))).unwrap_or(rest.len());
-                let zone = Zone::parse(&rest[..end])?;
-                offset = Some(zone.offset_at(0));
+                offset = Some(match iso_offset(&rest[..end]) {
+                    Some(seconds) => seconds,
+                    None => Zone::parse(&rest[..end])?.offset_at(0),
+                });
                 rest = &rest[end..];
             }
             other => return Err(Error::unsupported(format!("the pattern \"{other}\" in to_timestamp"))),
@@ -440,6 +442,17 @@ fn read(text: &str, pieces: &[Piece]) -> Result<(i64, Option<i32>), Error> {
     };
     let days = i64::from(date.ok_or_else(out_of_range)?.num_days_from_ce()) - 719_163;
     Ok((days * DAY_US + hour * 3_600_000_000 + minute * 60_000_000 + second * 1_000_000 + us, offset))
+}
+
+/// `+02`, `-03:30`: seconds east of UTC.
+fn iso_offset(text: &str) -> Option<i32> {
+    let (sign, rest) = match text.strip_prefix('-') {
+        Some(rest) => (-1, rest),
+        None => (1, text.strip_prefix('+')?),
+    };
+    let (hours, minutes) = rest.split_once(':').unwrap_or((rest, "0"));
+    let (hours, minutes) = (hours.parse::<i32>().ok()?, minutes.parse::<i32>().ok()?);
+    (hours <= 15 && (0..60).contains(&minutes)).then_some(sign * (hours * 3600 + minutes * 60))
 }
 
 /// `.5` read by `MS` is 500.

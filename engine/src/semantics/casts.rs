@@ -6,15 +6,17 @@ use crate::PgType;
 use crate::functions::call;
 use crate::functions::cast::{cast_function, convert_scalar};
 use crate::functions::scalar::{raise, session_now, session_zone};
-use crate::functions::types::{Class, class};
+use crate::functions::time_bucket::{implied_range, plain_call};
+use crate::functions::types::{Class, NUMERIC, class};
 use arrow::datatypes::DataType;
+use datafusion::common::metadata::FieldMetadata;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::logical_expr::expr::Cast;
 use datafusion::logical_expr::expr_fn::cast;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::utils::{merge_schema, split_conjunction_owned};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, lit};
 use datafusion::optimizer::AnalyzerRule;
 
@@ -50,9 +52,31 @@ fn node(plan: LogicalPlan, session: Session) -> Result<Transformed<LogicalPlan>>
         Ok(rewritten.update_data(|expr| name.restore(expr)))
     })?;
     match rewritten.transformed {
-        true => Ok(Transformed::yes(rewritten.data.recompute_schema()?)),
-        false => Ok(rewritten),
+        true => Ok(Transformed::yes(pruning(rewritten.data.recompute_schema()?))),
+        false => Ok(Transformed::yes(pruning(rewritten.data))),
     }
+}
+
+/// `time_bucket(w, t) = x` also says something about `t` alone, which chunks and row groups are pruned by.
+fn pruning(plan: LogicalPlan) -> LogicalPlan {
+    let LogicalPlan::Filter(mut filter) = plan else { return plan };
+    for conjunct in split_conjunction_owned(filter.predicate.clone()) {
+        let Expr::BinaryExpr(comparison) = &conjunct else { continue };
+        let implied = match (comparison.left.as_ref(), comparison.right.as_ref()) {
+            (bucket, Expr::Literal(bound, _)) => {
+                plain_call(bucket).and_then(|(width, time)| implied_range(width, time, comparison.op, bound))
+            }
+            (Expr::Literal(bound, _), bucket) => comparison
+                .op
+                .swap()
+                .and_then(|op| plain_call(bucket).and_then(|(width, time)| implied_range(width, time, op, bound))),
+            _ => None,
+        };
+        if let Some(implied) = implied {
+            filter.predicate = filter.predicate.and(implied);
+        }
+    }
+    LogicalPlan::Filter(filter)
 }
 
 fn rewrite(expr: Expr, schema: &DFSchema, session: Session) -> Result<Transformed<Expr>> {
@@ -61,44 +85,61 @@ fn rewrite(expr: Expr, schema: &DFSchema, session: Session) -> Result<Transforme
     };
     let keep = |inner: Box<Expr>| Ok(Transformed::no(Expr::Cast(Cast { expr: inner, field: field.clone() })));
     let (from, to) = (inner.get_type(schema)?, field.data_type());
-    if let Expr::Literal(ScalarValue::Utf8(Some(text)), _) = inner.as_ref() {
-        let value = literal::parse(text, to, session.zone, session.now_us).map_err(raise)?;
-        return Ok(Transformed::yes(shape(Expr::Literal(value, None), PgType::from_field(&field))));
-    }
-    if let Expr::Literal(value, None) = inner.as_ref()
-        && ours(&from, to, session.zone)
+    let Some(declared) = PgType::from_field(&field) else { return keep(inner) };
+    if let Expr::Literal(value, _) = inner.as_ref()
         && !value.is_null()
     {
-        let target = if class(to) == Class::Numeric { crate::functions::types::NUMERIC } else { to.clone() };
-        let value = convert_scalar(value, &target, session.zone, session.now_us)?;
-        let literal = Expr::Literal(value, None);
-        return Ok(Transformed::yes(if target == *to { literal } else { cast(literal, to.clone()) }));
+        return match constant(value, &declared, to, session)? {
+            Some(literal) => Ok(Transformed::yes(literal)),
+            None => keep(inner),
+        };
     }
-    let declared = PgType::from_field(&field);
-    let length = matches!(declared, Some(PgType::Varchar(Some(_)) | PgType::Bpchar(Some(_))));
-    if !ours(&from, to, session.zone) && !length {
-        return keep(inner);
+    let shaped = class(to) == Class::Text && declared != PgType::Text;
+    if !ours(&from, to, session.zone) {
+        return match shaped && class(&from) == Class::Text {
+            true => Ok(Transformed::yes(typed_text(*inner, &declared))),
+            false => keep(inner),
+        };
     }
-    let cast_expr = match cast_function(to) {
-        _ if from == *to => *inner,
-        Some(function) => {
-            let ours = call(function, vec![*inner]);
-            // numeric(p,s): round from the unconstrained form.
-            if ours.get_type(schema)? == *to { ours } else { cast(ours, to.clone()) }
-        }
-        None => return keep(inner),
-    };
-    Ok(Transformed::yes(shape(cast_expr, declared)))
+    let Some(function) = cast_function(to) else { return keep(inner) };
+    let ours = call(function, vec![*inner]);
+    Ok(Transformed::yes(if shaped {
+        typed_text(ours, &declared)
+    } else if ours.get_type(schema)? == *to {
+        ours
+    } else {
+        // numeric(p,s): rounded from the unconstrained form.
+        cast(ours, to.clone())
+    }))
 }
 
-/// `varchar(n)` and `character(n)` cut what is too long.
-fn shape(expr: Expr, declared: Option<PgType>) -> Expr {
-    match declared {
-        Some(PgType::Varchar(Some(length)) | PgType::Bpchar(Some(length))) => {
-            call("left", vec![expr, lit(i64::from(length))])
-        }
-        _ => expr,
+fn typed_text(text: Expr, ty: &PgType) -> Expr {
+    call("typed_text", vec![text, lit(ty.to_string())])
+}
+
+/// A cast of a constant, done; `None` where Arrow's own cast will do.
+fn constant(value: &ScalarValue, declared: &PgType, to: &DataType, session: Session) -> Result<Option<Expr>> {
+    let Session { zone, now_us } = session;
+    let text = match value {
+        ScalarValue::Utf8(Some(text)) => Some(text.clone()),
+        value if class(to) == Class::Text => match convert_scalar(value, &DataType::Utf8, zone, now_us)? {
+            ScalarValue::Utf8(text) => text,
+            _ => None,
+        },
+        _ => None,
+    };
+    if let Some(text) = text {
+        let value = literal::parse(&text, declared, zone, now_us).map_err(raise)?;
+        let field = declared.field("", true);
+        let metadata = (!field.metadata().is_empty()).then(|| FieldMetadata::from(field.metadata().clone()));
+        return Ok(Some(Expr::Literal(value, metadata)));
     }
+    if !ours(&value.data_type(), to, zone) {
+        return Ok(None);
+    }
+    let target = if class(to) == Class::Numeric { NUMERIC } else { to.clone() };
+    let literal = Expr::Literal(convert_scalar(value, &target, zone, now_us)?, None);
+    Ok(Some(if target == *to { literal } else { cast(literal, to.clone()) }))
 }
 
 /// Does PostgreSQL's cast differ from Arrow's?
@@ -110,8 +151,10 @@ fn ours(from: &DataType, to: &DataType, zone: Zone) -> bool {
         (Class::Unknown, _) | (Class::Text, Class::Text) => false,
         (Class::Text, _) | (_, Class::Text) => true,
         (Class::Float | Class::Numeric, Class::Integer) | (Class::Float, Class::Numeric) => true,
-        (Class::Timestamptz, Class::Timestamp | Class::Date | Class::Time)
-        | (Class::Timestamp | Class::Date, Class::Timestamptz) => !zone.is_utc(),
+        // Arrow stumbles over the infinities.
+        (Class::Timestamptz | Class::Timestamp, Class::Date | Class::Time) => true,
+        (Class::Float, Class::Float) => *from == DataType::Float64 && *to == DataType::Float32,
+        (Class::Timestamptz, Class::Timestamp) | (Class::Timestamp | Class::Date, Class::Timestamptz) => !zone.is_utc(),
         _ => false,
     }
 }

@@ -73,7 +73,7 @@ fn arrow(error: ArrowError) -> Error {
     match error {
         ArrowError::DivideByZero => Error::new(SqlState::DIVISION_BY_ZERO, "division by zero"),
         ArrowError::ExternalError(inner) => external(inner),
-        ArrowError::ArithmeticOverflow(_) => Error::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "value out of range"),
+        ArrowError::ArithmeticOverflow(text) => overflow(&text),
         ArrowError::CastError(text) | ArrowError::InvalidArgumentError(text) | ArrowError::ComputeError(text) => {
             planned(&text)
         }
@@ -104,7 +104,10 @@ fn schema(error: SchemaError) -> Error {
         SchemaError::AmbiguousReference { field } => {
             Error::new(SqlState::AMBIGUOUS_COLUMN, format!("column reference \"{}\" is ambiguous", field.name))
         }
-        SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => {
+        SchemaError::DuplicateQualifiedField { qualifier, .. } => {
+            Error::new(SqlState::new("42712"), format!("table name \"{}\" specified more than once", qualifier.table()))
+        }
+        SchemaError::DuplicateUnqualifiedField { name } => {
             Error::new(SqlState::DUPLICATE_COLUMN, format!("column \"{name}\" specified more than once"))
         }
     }
@@ -147,6 +150,35 @@ fn line_and_column(text: &str) -> Option<(usize, usize)> {
     let (line, rest) = rest.split_once(", Column: ")?;
     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
     Some((line.parse().ok()?, digits.parse().ok()?))
+}
+
+/// Division overflows only for the least number over -1, which tells the type.
+fn overflow(text: &str) -> Error {
+    let ty = [("-9223372036854775808", "bigint"), ("-2147483648", "integer"), ("-32768", "smallint")]
+        .into_iter()
+        .find(|(least, _)| text.contains(&format!("{least} / -1")));
+    let message = match ty {
+        Some((_, ty)) => format!("{ty} out of range"),
+        None => "value out of range".to_owned(),
+    };
+    Error::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, message)
+}
+
+/// PostgreSQL's name of an Arrow type that is known by its text only.
+fn arrow_type_name(text: &str) -> &str {
+    match text.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default() {
+        "Float64" => "double precision",
+        "Float32" => "real",
+        "Int16" => "smallint",
+        "Int32" => "integer",
+        "Int64" => "bigint",
+        "Utf8" => "text",
+        "Decimal128" => "numeric",
+        "Date32" => "date",
+        "Timestamp" => "timestamp with time zone",
+        "Interval" => "interval",
+        other => other,
+    }
 }
 
 fn first_line(text: &str) -> String {
@@ -205,7 +237,21 @@ fn planned(text: &str) -> Error {
         return new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "numeric field overflow".to_owned());
     }
     if text.contains("verflow") {
-        return new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, "value out of range".to_owned());
+        return overflow(text);
+    }
+    if text.contains("DISTINCT ON expressions must match initial ORDER BY expressions") {
+        let message = "SELECT DISTINCT ON expressions must match initial ORDER BY expressions";
+        return new(SqlState::new("42P10"), message.to_owned());
+    }
+    if text.contains("The subquery should only return one column") {
+        return new(SqlState::SYNTAX_ERROR, "subquery must return only one column".to_owned());
+    }
+    if let Some((_, ty)) = text
+        .split_once("Cannot create filter with non-boolean predicate")
+        .and_then(|(_, rest)| rest.split_once("returning "))
+    {
+        let ty = arrow_type_name(ty);
+        return new(SqlState::DATATYPE_MISMATCH, format!("argument of WHERE must be type boolean, not type {ty}"));
     }
     if text.contains("Cannot coerce")
         || text.contains("Cannot infer common argument type")
@@ -226,6 +272,25 @@ fn planned(text: &str) -> Error {
         || text.contains("queries have different number of columns")
     {
         return new(SqlState::SYNTAX_ERROR, "each UNION query must have the same number of columns".to_owned());
+    }
+    if let Some((_, rest)) = text.split_once("Order by column out of bounds, specified: ") {
+        let position: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        return new(SqlState::new("42P10"), format!("ORDER BY position {position} is not in select list"));
+    }
+    if text.contains("Aggregate function calls cannot be nested") {
+        return new(SqlState::GROUPING_ERROR, "aggregate function calls cannot be nested".to_owned());
+    }
+    if text.contains("Aggregate functions are not allowed in the WHERE clause") {
+        return new(SqlState::GROUPING_ERROR, "aggregate functions are not allowed in WHERE".to_owned());
+    }
+    if text.contains("Inconsistent data length across values list") {
+        return new(SqlState::SYNTAX_ERROR, "VALUES lists must all be the same length".to_owned());
+    }
+    if text.contains("LIMIT must be >= 0") {
+        return new(SqlState::new("2201W"), "LIMIT must not be negative".to_owned());
+    }
+    if text.contains("OFFSET must be >=0") || text.contains("OFFSET must be >= 0") {
+        return new(SqlState::new("2201X"), "OFFSET must not be negative".to_owned());
     }
     if text.contains("This feature is not implemented")
         || text.contains("Unsupported")

@@ -24,7 +24,6 @@ mod state;
 pub(crate) mod text_form;
 mod type_names;
 mod untyped;
-mod wide_sums;
 mod zone;
 
 pub use depth::{DEPTH_MAX, check_depth};
@@ -32,4 +31,4 @@ pub use error::{syntax_error, to_error};
 pub use rewrite::{output_columns, rewrite};
 pub use state::{SqlOptions, config, session_state};
 pub use type_names::pg_type;
-pub use zone::{Zone, offset_text};
+pub use zone::{Zone, is_finite, offset_text};

@@ -1,10 +1,11 @@
 //! Operators, resolved as PostgreSQL resolves them: operand types decide, untyped literals and parameters take the
 //! type of the other side, and an operator that PostgreSQL has not got is an error instead of a silent cast.
 
-use super::untyped::narrow_literals;
+use super::rewrite::INTEGER_LITERAL;
+use super::untyped::settled;
+use crate::functions::call;
 use crate::functions::scalar::{cast_to, no_function, raise};
 use crate::functions::types::{Class, INTERVAL, NUMERIC, TIMESTAMP, as_decimal, class, timestamptz, wider_integer};
-use crate::functions::{FUNCTIONS, call};
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::common::{DFSchema, Result};
@@ -23,7 +24,7 @@ impl ExprPlanner for PgOperators {
         if matches!(raw.op, BinaryOperator::And | BinaryOperator::Or) {
             return Ok(PlannerResult::Original(raw));
         }
-        let raw = RawBinaryExpr { op: raw.op, left: narrowed(raw.left)?, right: narrowed(raw.right)? };
+        let raw = RawBinaryExpr { op: raw.op, left: settled(raw.left, schema)?, right: settled(raw.right, schema)? };
         let (Ok(left_type), Ok(right_type)) = (operand_type(&raw.left, schema), operand_type(&raw.right, schema))
         else {
             return Ok(PlannerResult::Original(raw));
@@ -35,6 +36,25 @@ impl ExprPlanner for PgOperators {
                 Ok(PlannerResult::Original(RawBinaryExpr { op: raw.op, left: pair.left, right: pair.right }))
             }
         }
+    }
+
+    fn plan_extract(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(match integer_literal(&args) {
+            Some(literal) => PlannerResult::Planned(literal),
+            None => PlannerResult::Original(args),
+        })
+    }
+}
+
+/// The literal behind the mark that `rewrite` put on a small whole number.
+fn integer_literal(args: &[Expr]) -> Option<Expr> {
+    match args {
+        [Expr::Literal(ScalarValue::Utf8(Some(mark)), _), Expr::Literal(ScalarValue::Int64(Some(value)), _)]
+            if mark == INTEGER_LITERAL =>
+        {
+            Some(Expr::Literal(ScalarValue::Int32(Some(i32::try_from(*value).ok()?)), None))
+        }
+        _ => None,
     }
 }
 
@@ -55,15 +75,6 @@ fn operand_type(expr: &Expr, schema: &DFSchema) -> Result<DataType> {
     match expr {
         expr if is_unknown(expr) => Ok(DataType::Null),
         expr => expr.get_type(schema),
-    }
-}
-
-/// Integer literals are `integer` where they fit. The operands of an operator planned before are narrow already.
-fn narrowed(expr: Expr) -> Result<Expr> {
-    match expr {
-        Expr::Column(_) | Expr::BinaryExpr(_) | Expr::Cast(_) => Ok(expr),
-        Expr::ScalarFunction(ref function) if FUNCTIONS.is_operator(function.name()) => Ok(expr),
-        expr => narrow_literals(expr),
     }
 }
 
@@ -160,7 +171,7 @@ fn plan(op: &BinaryOperator, pair: Pair) -> Result<Planned> {
 /// Untyped operands of arithmetic: the other side's type, or an interval beside a time.
 fn settle(pair: Pair, beside_time: &DataType) -> Pair {
     let counterpart = |ty: &DataType| match class(ty) {
-        Class::Timestamp | Class::Timestamptz => beside_time.clone(),
+        Class::Timestamp | Class::Timestamptz | Class::Time => beside_time.clone(),
         _ => ty.clone(),
     };
     match pair.classes() {
@@ -238,6 +249,9 @@ fn plus(pair: Pair) -> Result<Planned> {
         (Class::Date, Class::Integer) => pair.with_right(DataType::Int32).call("date_add_days"),
         (Class::Integer, Class::Date) => pair.with_left(DataType::Int32).swapped_call("date_add_days"),
         (Class::Date, Class::Time) => pair.call("date_add_time"),
+        (Class::Time, Class::Date) => pair.swapped_call("date_add_time"),
+        (Class::Time, Class::Interval) => pair.call("clock_add"),
+        (Class::Interval, Class::Time) => pair.swapped_call("clock_add"),
         (Class::Interval, Class::Interval) => pair.native(Operator::Plus),
         (Class::Unknown, Class::Unknown) => Planned::AsBefore(pair),
         _ => return Err(pair.error("+")),
@@ -265,6 +279,8 @@ fn minus(pair: Pair) -> Result<Planned> {
         (Class::Timestamp | Class::Timestamptz, Class::Interval) => pair.call("time_sub"),
         (Class::Date, Class::Interval) => pair.with_left(TIMESTAMP).call("time_sub"),
         (Class::Date, Class::Date) => pair.call("date_diff"),
+        (Class::Time, Class::Interval) => pair.call("clock_sub"),
+        (Class::Time, Class::Time) => pair.call("clock_diff"),
         (Class::Date, Class::Integer) => pair.with_right(DataType::Int32).call("date_sub_days"),
         (Class::Timestamp | Class::Timestamptz | Class::Date, Class::Timestamp | Class::Timestamptz | Class::Date) => {
             same_time_type(pair).call("time_diff")

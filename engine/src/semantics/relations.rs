@@ -4,7 +4,7 @@
 
 use super::casts::PgCasts;
 use super::operators::is_unknown;
-use super::untyped::{UntypedLiterals, narrow_literals};
+use super::untyped::UntypedLiterals;
 use crate::functions::scalar::{cast_to, no_function, raise, session_zone};
 use crate::functions::series::{Series, series_types};
 use crate::functions::{FUNCTIONS, call};
@@ -42,10 +42,8 @@ impl RelationPlanner for SetReturningFunctions {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         }
         let empty = DFSchema::empty();
-        let args = args
-            .into_iter()
-            .map(|arg| narrow_literals(context.sql_expr_to_logical_expr(arg, &empty)?))
-            .collect::<Result<Vec<_>>>()?;
+        let args =
+            args.into_iter().map(|arg| context.sql_expr_to_logical_expr(arg, &empty)).collect::<Result<Vec<_>>>()?;
         let plan = match name.as_str() {
             "generate_series" => generate_series(args, context.context_provider().options())?,
             _ => LogicalPlanBuilder::empty(true).project([call(&name, args).alias(&name)])?.build()?,

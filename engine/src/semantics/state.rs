@@ -40,7 +40,11 @@ pub fn session_state(settings: &Settings) -> SessionState {
     let mut state = BASE.clone();
     *state.config_mut() = config(settings);
     let now = DateTime::from_timestamp_micros(settings.now_us).unwrap_or(DateTime::UNIX_EPOCH);
-    state.execution_props_mut().query_execution_start_time = Some(now);
+    // Functions see the configuration that the physical planner finds here.
+    let options = Arc::clone(state.config().options());
+    let props = state.execution_props_mut();
+    props.mark_start_execution(options);
+    props.query_execution_start_time = Some(now);
     state
 }
 
@@ -80,7 +84,6 @@ fn base() -> SessionState {
     let analyzer: Vec<Arc<dyn datafusion::optimizer::AnalyzerRule + Send + Sync>> = vec![
         Arc::new(ResolveGroupingFunction::new()),
         Arc::new(UntypedLiterals),
-        Arc::new(super::wide_sums::WideSums),
         Arc::new(TypeCoercion::new()),
         Arc::new(PgCasts),
     ];

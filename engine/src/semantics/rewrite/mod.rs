@@ -1,8 +1,13 @@
-//! What is changed in a parsed statement before DataFusion plans it: the names of result columns (`names`), and syntax
-//! that its planner has no hook for (`syntax`).
+//! What is changed in a parsed statement before DataFusion plans it: the names of result columns (`names`), the
+//! types of number literals (`numbers`), and syntax that its planner has no hook for (`syntax`).
 
+mod arguments;
 mod names;
+mod numbers;
+mod rows;
 mod syntax;
+
+pub use numbers::MARK as INTEGER_LITERAL;
 
 use crate::Settings;
 use arrow::datatypes::Schema;
@@ -47,14 +52,21 @@ impl VisitorMut for Pass<'_> {
         ControlFlow::Continue(())
     }
 
-    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<Error> {
+    fn post_visit_query(&mut self, query: &mut Query) -> ControlFlow<Error> {
         self.query_depth -= 1;
+        numbers::query(query);
+        rows::values(&mut query.body);
         ControlFlow::Continue(())
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         names::name_columns(select, self.query_depth <= 1);
         syntax::select(select);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
+        numbers::select(select);
         ControlFlow::Continue(())
     }
 
@@ -65,7 +77,11 @@ impl VisitorMut for Pass<'_> {
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
         match syntax::expression(expr, self.settings) {
-            Ok(()) => ControlFlow::Continue(()),
+            Ok(()) => {
+                rows::comparison(expr);
+                numbers::expression(expr);
+                ControlFlow::Continue(())
+            }
             Err(error) => ControlFlow::Break(error),
         }
     }

@@ -18,7 +18,9 @@ pub fn name_columns(select: &mut Select, outermost: bool) {
         match item {
             SelectItem::UnnamedExpr(expr) => {
                 let name = column_name(expr);
-                let plain = matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
+                // `current_schema` is a word that becomes a value.
+                let plain =
+                    matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) && name != "current_schema";
                 let again = !taken.insert(name.clone()) || (plain && wildcard && outermost);
                 if plain && !again {
                     continue;
@@ -95,7 +97,7 @@ fn name(expr: &Expr) -> Option<Name> {
         Expr::Extract { .. } => strong("extract"),
         Expr::AtTimeZone { .. } => strong("timezone"),
         Expr::Position { .. } => strong("position"),
-        Expr::Substring { .. } => strong("substring"),
+        Expr::Substring { shorthand, .. } => strong(if *shorthand { "substr" } else { "substring" }),
         Expr::Overlay { .. } => strong("overlay"),
         Expr::Ceil { .. } => strong("ceil"),
         Expr::Floor { .. } => strong("floor"),
@@ -104,7 +106,7 @@ fn name(expr: &Expr) -> Option<Name> {
             Some(TrimWhereField::Trailing) => "rtrim",
             _ => "btrim",
         }),
-        Expr::Exists { .. } => strong("exists"),
+        Expr::Exists { negated: false, .. } => strong("exists"),
         Expr::Array(_) => strong("array"),
         Expr::Tuple(_) => strong("row"),
         Expr::Subquery(query) => match query.body.as_ref() {

@@ -1,12 +1,14 @@
 //! Syntax that DataFusion plans with another meaning, or not at all, becomes calls of our functions.
 
+use super::{INTEGER_LITERAL, arguments};
 use crate::Settings;
 use datafusion::sql::sqlparser::ast::{
-    CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList, FunctionArguments, Ident,
-    Interval, ObjectName, ObjectNamePart, Select, SelectItem, TableAlias, TableAliasColumnDef, TableFactor, Value,
-    ValueWithSpan,
+    BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, GroupByExpr, Ident, Interval, ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr,
+    TableAlias, TableAliasColumnDef, TableFactor, UnaryOperator, Value, ValueWithSpan, VisitMut, VisitorMut,
 };
 use proto::Error;
+use std::ops::ControlFlow;
 
 /// Schemas whose functions are found without a prefix.
 const FUNCTION_SCHEMAS: &[&str] = &["pg_catalog", "public", "_timescaledb_functions", "_timescaledb_internal"];
@@ -44,14 +46,53 @@ pub fn expression(expr: &mut Expr, settings: &Settings) -> Result<(), Error> {
         Expr::AtTimeZone { timestamp, time_zone } => {
             *expr = function("timezone", vec![take(time_zone), take(timestamp)]);
         }
-        Expr::Extract { field, expr: from, .. } => {
+        Expr::Extract { field, expr: from, .. } if field.to_string() != INTEGER_LITERAL => {
             let field = field.to_string().trim_matches('\'').to_ascii_lowercase();
             *expr = function("extract", vec![text(field), take(from)]);
         }
         Expr::Position { expr: part, r#in } => *expr = function("strpos", vec![take(r#in), take(part)]),
         Expr::Collate { expr: inner, .. } => *expr = take(inner),
+        Expr::UnaryOp { op: UnaryOperator::PGSquareRoot, expr: inner } => *expr = function("sqrt", vec![take(inner)]),
+        Expr::UnaryOp { op: UnaryOperator::PGCubeRoot, expr: inner } => *expr = function("cbrt", vec![take(inner)]),
+        Expr::UnaryOp { op: UnaryOperator::BitwiseNot, expr: inner } => {
+            let ones = Expr::UnaryOp {
+                op: UnaryOperator::Minus,
+                expr: Box::new(Expr::Value(ValueWithSpan::from(Value::Number("1".to_owned(), false)))),
+            };
+            let left = Box::new(take(inner));
+            *expr = Expr::Nested(Box::new(Expr::BinaryOp {
+                left,
+                op: BinaryOperator::PGBitwiseXor,
+                right: Box::new(ones),
+            }));
+        }
+        Expr::BinaryOp { left, op: BinaryOperator::PGOverlap, right } => {
+            *expr = function("array_has_any", vec![take(left), take(right)]);
+        }
+        Expr::Substring { expr: value, substring_from: Some(from), substring_for: None, .. } if is_text(from) => {
+            *expr = function("regexp_substr", vec![take(value), take(from)]);
+        }
+        Expr::Like { pattern, escape_char: escape @ Some(_), .. }
+        | Expr::ILike { pattern, escape_char: escape @ Some(_), .. } => own_escape(pattern, escape)?,
+        Expr::UnaryOp { op: UnaryOperator::PGAbs, expr: inner } => *expr = function("abs", vec![take(inner)]),
+        Expr::SimilarTo { negated, expr: value, pattern, escape_char: None } => {
+            let Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(similar), .. }) = pattern.as_ref() else {
+                return Err(Error::unsupported("SIMILAR TO with a pattern that is not a literal"));
+            };
+            let op = if *negated { BinaryOperator::PGRegexNotMatch } else { BinaryOperator::PGRegexMatch };
+            let right = Box::new(text(similar_regex(similar)));
+            *expr = Expr::BinaryOp { left: Box::new(take(value)), op, right };
+        }
+        Expr::SimilarTo { .. } => return Err(Error::unsupported("SIMILAR TO … ESCAPE")),
+        // PostgreSQL reserves the word, so it cannot be a column.
+        Expr::Identifier(ident)
+            if ident.quote_style.is_none() && ident.value.eq_ignore_ascii_case("current_schema") =>
+        {
+            *expr = session_name(settings.search_path.first().map_or("public", String::as_str));
+        }
         Expr::Function(call) => {
             unqualify(&mut call.name);
+            arguments::position(call)?;
             if let Some(value) = session_value(call, settings) {
                 *expr = value;
             }
@@ -74,6 +115,61 @@ fn interval_cast(interval: &mut Interval) -> Result<Expr, Error> {
         body = format!("{} {}", body.trim(), unit.to_string().to_ascii_lowercase());
     }
     Ok(cast(text(body), DataType::Interval { fields: None, precision: None }))
+}
+
+fn is_text(expr: &Expr) -> bool {
+    matches!(expr, Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(_), .. }))
+}
+
+/// LIKE … ESCAPE 'x' with a backslash for the escape.
+fn own_escape(pattern: &mut Expr, escape: &mut Option<ValueWithSpan>) -> Result<(), Error> {
+    let escape_char = match escape.as_ref().map(|escape| &escape.value) {
+        Some(Value::SingleQuotedString(text)) => text.clone(),
+        _ => return Err(Error::unsupported("ESCAPE that is not a literal")),
+    };
+    let Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(like), .. }) = pattern else {
+        return match escape_char.as_str() {
+            "\\" => Ok(()),
+            _ => Err(Error::unsupported("LIKE … ESCAPE with a pattern that is not a literal")),
+        };
+    };
+    let mut translated = String::new();
+    let mut characters = like.chars();
+    while let Some(c) = characters.next() {
+        if escape_char.starts_with(c) {
+            translated.push('\\');
+            translated.extend(characters.next());
+        } else if c == '\\' {
+            translated.push_str("\\\\");
+        } else {
+            translated.push(c);
+        }
+    }
+    *like = translated;
+    *escape = None;
+    Ok(())
+}
+
+/// A SIMILAR TO pattern as a regular expression: `%` and `_` are wildcards, all of the value must match.
+fn similar_regex(pattern: &str) -> String {
+    let mut regex = "^(?:".to_owned();
+    let mut characters = pattern.chars();
+    while let Some(c) = characters.next() {
+        match c {
+            '%' => regex.push_str(".*"),
+            '_' => regex.push('.'),
+            '\\' => {
+                regex.push('\\');
+                regex.extend(characters.next());
+            }
+            '.' | '^' | '$' => {
+                regex.push('\\');
+                regex.push(c);
+            }
+            c => regex.push(c),
+        }
+    }
+    regex + ")$"
 }
 
 fn unqualify(name: &mut ObjectName) {
@@ -101,25 +197,73 @@ fn session_value(call: &Function, settings: &Settings) -> Option<Expr> {
         "localtimestamp" => local(DataType::Timestamp(None, TimezoneInfo::None)),
         "localtime" => local(DataType::Time(None, TimezoneInfo::None)),
         "current_date" if no_args => local(DataType::Date),
-        "current_user" | "current_role" | "session_user" | "user" if no_args => {
-            Some(cast(text(&settings.user), DataType::Custom(ObjectName::from(vec![Ident::new("name")]), Vec::new())))
-        }
-        "current_database" | "current_catalog" if no_args => Some(cast(
-            text(&settings.database),
-            DataType::Custom(ObjectName::from(vec![Ident::new("name")]), Vec::new()),
-        )),
+        "current_user" | "current_role" | "session_user" | "user" if no_args => Some(session_name(&settings.user)),
+        "current_database" | "current_catalog" if no_args => Some(session_name(&settings.database)),
         "current_schema" if no_args => {
-            let schema = settings.search_path.first().map_or("public", String::as_str);
-            Some(cast(text(schema), DataType::Custom(ObjectName::from(vec![Ident::new("name")]), Vec::new())))
+            Some(session_name(settings.search_path.first().map_or("public", String::as_str)))
         }
         _ => None,
     }
+}
+
+fn session_name(value: &str) -> Expr {
+    cast(text(value), DataType::Custom(ObjectName::from(vec![Ident::new("name")]), Vec::new()))
+}
+
+/// DataFusion plans EXISTS as a join under WHERE only; in a select list it becomes a count.
+struct ExistsAsCount {
+    query_depth: usize,
+}
+
+impl VisitorMut for ExistsAsCount {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
+        self.query_depth += 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _query: &mut Query) -> ControlFlow<()> {
+        self.query_depth -= 1;
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if self.query_depth == 0
+            && let Expr::Exists { subquery, negated } = expr
+            && let SetExpr::Select(select) = subquery.body.as_mut()
+            && counts_rows(select)
+            && subquery.limit_clause.is_none()
+            && subquery.fetch.is_none()
+        {
+            let op = if *negated { BinaryOperator::Eq } else { BinaryOperator::Gt };
+            let zero = Expr::Value(ValueWithSpan::from(Value::Number("0".to_owned(), false)));
+            let left = Box::new(function("count", vec![Expr::Value(ValueWithSpan::from(Value::Boolean(true)))]));
+            select.projection = vec![SelectItem::UnnamedExpr(Expr::BinaryOp { left, op, right: Box::new(zero) })];
+            subquery.order_by = None;
+            *expr = Expr::Subquery(subquery.clone());
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Does a count over its FROM and WHERE count the rows of this SELECT?
+fn counts_rows(select: &Select) -> bool {
+    let ungrouped = matches!(&select.group_by, GroupByExpr::Expressions(items, _) if items.is_empty());
+    let aggregates = |item: &SelectItem| {
+        matches!(
+            item,
+            SelectItem::UnnamedExpr(Expr::Function(_)) | SelectItem::ExprWithAlias { expr: Expr::Function(_), .. }
+        )
+    };
+    ungrouped && select.having.is_none() && !select.projection.iter().any(aggregates)
 }
 
 /// A set-returning function in the select list is the `unnest` of its list form.
 pub fn select(select: &mut Select) {
     for item in &mut select.projection {
         let (SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) = item else { continue };
+        let _ = expr.visit(&mut ExistsAsCount { query_depth: 0 });
         if let Expr::Function(call) = expr
             && call.name.to_string().eq_ignore_ascii_case("generate_series")
         {

@@ -1,45 +1,25 @@
-//! `sum` and `avg` with PostgreSQL's result types: DataFusion's accumulators under another signature, so that their
-//! states merge as before.
+//! `avg` with PostgreSQL's result types: DataFusion's accumulators under another signature, so that their states merge as
+//! before.
 
 use super::scalar::{no_function, raise};
-use super::types::{Class, INTERVAL, NUMERIC, class};
+use super::types::{Class, NUMERIC, class};
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::{Result, ScalarValue};
-use datafusion::functions_aggregate::{average::avg_udaf, sum::sum_udaf};
+use datafusion::functions_aggregate::average::avg_udaf;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, GroupsAccumulator, ReversedUDAF, SetMonotonicity, Signature,
     Volatility,
 };
-use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 pub fn functions() -> Vec<Arc<AggregateUDF>> {
-    vec![
-        Arc::new(AggregateUDF::new_from_impl(Retyped::new(sum_udaf(), sum_types))),
-        Arc::new(AggregateUDF::new_from_impl(Retyped::new(avg_udaf(), avg_types))),
-    ]
+    let signature = Signature::user_defined(Volatility::Immutable);
+    vec![Arc::new(AggregateUDF::new_from_impl(Avg { inner: avg_udaf(), signature }))]
 }
 
-/// `(argument, result)`; `None` where PostgreSQL has no such aggregate.
-type Types = fn(&DataType) -> Option<(DataType, DataType)>;
-
-/// Integers sum to `bigint`; one that is a `bigint` itself arrives as a decimal, see `semantics::wide_sums`.
-fn sum_types(ty: &DataType) -> Option<(DataType, DataType)> {
-    Some(match class(ty) {
-        Class::Integer => (DataType::Int64, DataType::Int64),
-        Class::Float | Class::Unknown => (DataType::Float64, DataType::Float64),
-        Class::Numeric => {
-            let DataType::Decimal128(precision, scale) = ty else { return None };
-            (ty.clone(), DataType::Decimal128((precision + 10).min(38), *scale))
-        }
-        Class::Interval => (INTERVAL, INTERVAL),
-        _ => return None,
-    })
-}
-
-/// Exact types average to `numeric`.
-fn avg_types(ty: &DataType) -> Option<(DataType, DataType)> {
+/// `(argument, result)`: exact types average to `numeric`. Coercing a coerced type changes nothing.
+fn types(ty: &DataType) -> Option<(DataType, DataType)> {
     Some(match class(ty) {
         Class::Integer => (DataType::Decimal128(20, 0), NUMERIC),
         Class::Numeric => (ty.clone(), NUMERIC),
@@ -48,44 +28,25 @@ fn avg_types(ty: &DataType) -> Option<(DataType, DataType)> {
     })
 }
 
-#[derive(Debug)]
-struct Retyped {
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Avg {
     inner: Arc<AggregateUDF>,
-    types: Types,
     signature: Signature,
 }
 
-impl Retyped {
-    fn new(inner: Arc<AggregateUDF>, types: Types) -> Retyped {
-        Retyped { inner, types, signature: Signature::user_defined(Volatility::Immutable) }
-    }
-
-    fn types(&self, types: &[DataType]) -> Result<(DataType, DataType)> {
-        let found = match types {
-            [ty] => (self.types)(ty),
+impl Avg {
+    fn types(&self, arguments: &[DataType]) -> Result<(DataType, DataType)> {
+        let found = match arguments {
+            [ty] => types(ty),
             _ => None,
         };
-        found.ok_or_else(|| raise(no_function(self.inner.name(), types)))
+        found.ok_or_else(|| raise(no_function("avg", arguments)))
     }
 }
 
-impl PartialEq for Retyped {
-    fn eq(&self, other: &Self) -> bool {
-        self.inner == other.inner
-    }
-}
-
-impl Eq for Retyped {}
-
-impl Hash for Retyped {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.inner.hash(state);
-    }
-}
-
-impl AggregateUDFImpl for Retyped {
+impl AggregateUDFImpl for Avg {
     fn name(&self) -> &str {
-        self.inner.name()
+        "avg"
     }
 
     fn signature(&self) -> &Signature {
