@@ -88,11 +88,11 @@ impl TableDef {
     /// How the nodes keep this table's chunks: sorted by (space columns, time).
     pub fn layout(&self) -> ChunkLayout {
         let Some(hypertable) = &self.hypertable else {
-            return ChunkLayout { table: self.id, sort: Vec::new(), time: None };
+            return ChunkLayout { table: self.id, sort: Vec::new(), time: None, keys: Vec::new() };
         };
         let space = hypertable.space.as_ref().map(|space| space.column);
         let sort = space.into_iter().chain([hypertable.time_column]).collect();
-        ChunkLayout { table: self.id, sort, time: Some(hypertable.time_column) }
+        ChunkLayout { table: self.id, sort, time: Some(hypertable.time_column), keys: Vec::new() }
     }
 }
 

@@ -13,7 +13,7 @@ use futures::{StreamExt, TryStreamExt};
 use proto::wire::{GrpcNode, serve_node};
 use proto::{
     ChunkId, ChunkWrite, ClusterId, ColumnId, CommitMode, CommitSeq, DataNode, FragmentRequest, NodeIdentity, NodeName,
-    QueryId, Result, SlotSet, SqlState, SystemClock, SystemRng, TableId, TimeSlicing, TxnId, ipc,
+    QueryId, Result, SlotSet, SqlState, SystemClock, SystemRng, TableId, TimeSlicing, TxnId, WriteKind, ipc,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -136,7 +136,7 @@ async fn load(nodes: BTreeMap<NodeName, Arc<dyn DataNode>>) -> Arc<World> {
     let mut defs = Vec::new();
     for (chunk, rows) in chunks(&def) {
         let body = ipc::encode_body(&rows).unwrap();
-        let write = ChunkWrite { chunk: chunk.id, layout: def.layout(), body };
+        let write = ChunkWrite { chunk: chunk.id, layout: def.layout(), kind: WriteKind::Insert, body };
         writes.entry(chunk.nodes[0].clone()).or_default().push(write);
         defs.push(Arc::new(chunk));
     }
@@ -234,7 +234,12 @@ async fn a_snapshot_before_the_commit_sees_nothing_and_the_writer_sees_its_own()
     let Relation::Table { def, chunks } = &world.table else { panic!("a table") };
     let chunk = &chunks[0];
     let rows = self::chunks(def).remove(0).1;
-    let write = ChunkWrite { chunk: chunk.id, layout: def.layout(), body: ipc::encode_body(&rows).unwrap() };
+    let write = ChunkWrite {
+        chunk: chunk.id,
+        layout: def.layout(),
+        kind: WriteKind::Insert,
+        body: ipc::encode_body(&rows).unwrap(),
+    };
     world.nodes[&chunk.nodes[0]].stage(txn(2), false, vec![write]).await.unwrap();
     let engine = Engine::new(&EngineOptions::default(), Arc::new(SystemClock::new()));
     let statement = Parser::parse_sql(&PostgreSqlDialect {}, count).unwrap().remove(0);

@@ -38,13 +38,34 @@ pub struct ChunkLayout {
     /// Space columns first, then time.
     pub sort: Vec<ColumnId>,
     pub time: Option<ColumnId>,
+    /// Checked when rows are staged.
+    pub keys: Vec<UniqueKey>,
 }
 
-/// Rows for one chunk. Each Arrow field carries its `ColumnId` as the metadata `PARQUET:field_id`.
+/// No two rows of a table are equal in all these columns, NULL being equal to nothing. They contain the table's
+/// partitioning columns, so that equal rows meet in one chunk.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct UniqueKey {
+    /// The constraint's or index's name, for the error.
+    pub name: String,
+    pub columns: Vec<ColumnId>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteKind {
+    /// The body has the rows. Each Arrow field carries its `ColumnId` as the metadata `PARQUET:field_id`.
+    Insert,
+    /// The body has the addresses of rows, as a scan of the same transaction gave them: the columns `ColumnId::PART` and
+    /// `ColumnId::ROW`, both `bigint` and never NULL.
+    Delete,
+}
+
+/// A change of one chunk.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ChunkWrite {
     pub chunk: ChunkId,
     pub layout: ChunkLayout,
+    pub kind: WriteKind,
     /// See `ipc::encode_body`. Appended to the node's log as it came.
     pub body: Bytes,
 }
@@ -126,12 +147,14 @@ pub trait DataNode: Send + Sync + 'static {
     /// `DATA_NODE_ASSIGNMENT` when the node belongs to another cluster or has another name.
     async fn attach(&self, identity: NodeIdentity) -> Result<()>;
 
-    /// Adds rows to a transaction, which starts with its first `stage`. Not durable, not visible to others. The first
+    /// Adds changes to a transaction, which starts with its first `stage`. Not durable, not visible to others. The first
     /// one says `continues: false` and is waited for; later ones, of which several may be under way, say `true`: a node
     /// that lost the transaction in a restart must refuse them, or the rest would commit without the beginning.
     ///
     /// # Errors
     /// After one, the transaction is to be aborted. A node out of memory for staged rows waits before it answers.
+    /// `UNIQUE_VIOLATION` names the key and the values; `SERIALIZATION_FAILURE` says that a row to be removed was
+    /// changed, or moved by sealing, since it was read.
     async fn stage(&self, txn: TxnId, continues: bool, writes: Vec<ChunkWrite>) -> Result<()>;
 
     /// The yes vote: on `Ok` the transaction's rows are durable and the node can only be told how it ended.

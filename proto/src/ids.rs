@@ -38,6 +38,16 @@ id!(
     QueryId(u64)
 );
 
+impl ColumnId {
+    /// Columns that no table stores and every scan can produce: the address of a row, for a later removal
+    /// (`data_node::WriteKind::Delete`). The chunk's id, as `bigint`.
+    pub const CHUNK: ColumnId = ColumnId(u32::MAX - 2);
+    /// The segment or batch that holds the row now: an opaque `bigint`.
+    pub const PART: ColumnId = ColumnId(u32::MAX - 1);
+    /// The row's position in its part, as `bigint`.
+    pub const ROW: ColumnId = ColumnId(u32::MAX);
+}
+
 impl CommitSeq {
     pub const ZERO: CommitSeq = CommitSeq(0);
 

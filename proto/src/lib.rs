@@ -25,7 +25,7 @@ pub mod wire;
 
 pub use data_node::{
     ChunkLayout, ChunkStats, ChunkWrite, CommitMode, DataNode, FragmentMessage, FragmentRequest, FragmentStream,
-    NodeIdentity, NodeStatus, ScanChunks, TxnOutcome,
+    NodeIdentity, NodeStatus, ScanChunks, TxnOutcome, UniqueKey, WriteKind,
 };
 pub use env::{Clock, Rng, SystemClock, SystemRng};
 pub use error::{Error, Reaction, Result, SqlState};
@@ -35,7 +35,7 @@ pub use slots::{SLOTS_COUNT, Slot, SlotSet};
 pub use time::{TimeRange, TimeSlicing};
 
 /// Version of the wire between coordinator and node. Both sides must be equal.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// Largest gRPC message either side accepts. Writers cut their blocks well below it.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;

@@ -8,7 +8,7 @@ use proto::data_node::FIELD_ID;
 use proto::wire::{GrpcNode, serve_node};
 use proto::{
     ChunkId, ChunkLayout, ChunkWrite, ClusterId, ColumnId, CommitMode, CommitSeq, DataNode, Error, NodeIdentity,
-    PROTOCOL, Reaction, SqlState, SystemClock, SystemRng, TableId, TxnId, TxnOutcome, ipc,
+    PROTOCOL, Reaction, SqlState, SystemClock, SystemRng, TableId, TxnId, TxnOutcome, WriteKind, ipc,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -85,8 +85,9 @@ fn write(chunk: u32, count: i64) -> ChunkWrite {
     let times: ArrayRef = Arc::new(TimestampMicrosecondArray::from_iter_values(0..count).with_timezone("UTC"));
     let values: ArrayRef = Arc::new(Int64Array::from_iter_values(0..count));
     let batch = RecordBatch::try_new(Arc::new(schema), vec![times, values]).unwrap();
-    let layout = ChunkLayout { table: TableId(16384), sort: vec![ColumnId(1)], time: Some(ColumnId(1)) };
-    ChunkWrite { chunk: ChunkId(chunk), layout, body: ipc::encode_body(&batch).unwrap() }
+    let layout =
+        ChunkLayout { table: TableId(16384), sort: vec![ColumnId(1)], time: Some(ColumnId(1)), keys: Vec::new() };
+    ChunkWrite { chunk: ChunkId(chunk), layout, kind: WriteKind::Insert, body: ipc::encode_body(&batch).unwrap() }
 }
 
 fn assert_code(result: Result<(), Error>, code: SqlState) {

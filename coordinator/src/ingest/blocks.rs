@@ -3,7 +3,7 @@
 use arrow::array::{Array, RecordBatch};
 use engine::ChunkDef;
 use proto::ipc::encode_body;
-use proto::{ChunkLayout, ChunkWrite, Error, MESSAGE_BYTES_MAX, NodeName, Result, SqlState};
+use proto::{ChunkLayout, ChunkWrite, Error, MESSAGE_BYTES_MAX, NodeName, Result, SqlState, WriteKind};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -37,7 +37,12 @@ pub(crate) fn blocks(layout: &ChunkLayout, routed: Vec<(Arc<ChunkDef>, RecordBat
                     done.push(Block { node: node.clone(), writes: std::mem::take(writes) });
                     *bytes = 0;
                 }
-                writes.push(ChunkWrite { chunk: chunk.id, layout: layout.clone(), body: body.clone() });
+                writes.push(ChunkWrite {
+                    chunk: chunk.id,
+                    layout: layout.clone(),
+                    kind: WriteKind::Insert,
+                    body: body.clone(),
+                });
                 *bytes += body.len();
             }
         }

@@ -3,7 +3,7 @@
 use super::v1;
 use crate::{
     ChunkId, ChunkLayout, ChunkStats, ChunkWrite, ClusterId, ColumnId, CommitSeq, Error, FragmentRequest, NodeIdentity,
-    NodeName, NodeStatus, QueryId, Result, ScanChunks, SqlState, TableId, TxnId, TxnOutcome,
+    NodeName, NodeStatus, QueryId, Result, ScanChunks, SqlState, TableId, TxnId, TxnOutcome, UniqueKey, WriteKind,
 };
 
 fn missing(what: &str) -> Error {
@@ -69,8 +69,10 @@ pub(super) fn write_to(write: ChunkWrite) -> v1::ChunkWrite {
         table: write.layout.table.0,
         sort: write.layout.sort.iter().map(|id| id.0).collect(),
         time: write.layout.time.map(|id| id.0),
+        keys: write.layout.keys.into_iter().map(key_to).collect(),
     };
-    v1::ChunkWrite { chunk: write.chunk.0, layout: Some(layout), body: write.body }
+    let delete = write.kind == WriteKind::Delete;
+    v1::ChunkWrite { chunk: write.chunk.0, layout: Some(layout), body: write.body, delete }
 }
 
 pub(super) fn write_from(write: v1::ChunkWrite) -> Result<ChunkWrite> {
@@ -79,8 +81,18 @@ pub(super) fn write_from(write: v1::ChunkWrite) -> Result<ChunkWrite> {
         table: TableId(layout.table),
         sort: layout.sort.into_iter().map(ColumnId).collect(),
         time: layout.time.map(ColumnId),
+        keys: layout.keys.into_iter().map(key_from).collect(),
     };
-    Ok(ChunkWrite { chunk: ChunkId(write.chunk), layout, body: write.body })
+    let kind = if write.delete { WriteKind::Delete } else { WriteKind::Insert };
+    Ok(ChunkWrite { chunk: ChunkId(write.chunk), layout, kind, body: write.body })
+}
+
+fn key_to(key: UniqueKey) -> v1::UniqueKey {
+    v1::UniqueKey { name: key.name, columns: key.columns.into_iter().map(|id| id.0).collect() }
+}
+
+fn key_from(key: v1::UniqueKey) -> UniqueKey {
+    UniqueKey { name: key.name, columns: key.columns.into_iter().map(ColumnId).collect() }
 }
 
 pub(super) fn outcome_to(outcome: TxnOutcome) -> v1::OutcomeReply {

@@ -16,7 +16,7 @@
 
 use crate::log::Lsn;
 use bytes::Bytes;
-use proto::{ChunkId, ChunkLayout, ChunkWrite, ClusterId, ColumnId, CommitSeq, TableId, TxnId};
+use proto::{ChunkId, ChunkLayout, ChunkWrite, ClusterId, ColumnId, CommitSeq, TableId, TxnId, WriteKind};
 
 const FIXED_BYTES: usize = 48;
 
@@ -113,7 +113,11 @@ fn decode_writes(cursor: &mut Cursor) -> Result<Vec<ChunkWrite>, &'static str> {
         let (has_time, time) = (cursor.u32()?, cursor.u32()?);
         let length = cursor.u64()? as usize;
         let sort = (0..cursor.u32()?).map(|_| cursor.u32().map(ColumnId)).collect::<Result<Vec<_>, _>>()?;
-        heads.push((chunk, ChunkLayout { table, sort, time: (has_time == 1).then_some(ColumnId(time)) }, length));
+        heads.push((
+            chunk,
+            ChunkLayout { table, sort, time: (has_time == 1).then_some(ColumnId(time)), keys: Vec::new() },
+            length,
+        ));
     }
     cursor.align()?;
     let writes = heads.into_iter().map(|(chunk, layout, length)| {
@@ -121,7 +125,7 @@ fn decode_writes(cursor: &mut Cursor) -> Result<Vec<ChunkWrite>, &'static str> {
         cursor.take(length)?;
         let body = cursor.bytes.slice(start..cursor.at);
         cursor.align()?;
-        Ok(ChunkWrite { chunk, layout, body })
+        Ok(ChunkWrite { chunk, layout, kind: WriteKind::Insert, body })
     });
     writes.collect()
 }
@@ -159,11 +163,21 @@ mod tests {
     #[test]
     fn a_stage_record_comes_back_with_aligned_bodies() {
         let txn = TxnId { cluster: ClusterId([7; 16]), epoch: 3, number: 9 };
-        let layout = ChunkLayout { table: TableId(1), sort: vec![ColumnId(2), ColumnId(1)], time: Some(ColumnId(1)) };
-        let plain = ChunkLayout { table: TableId(2), sort: vec![], time: None };
+        let layout = ChunkLayout {
+            table: TableId(1),
+            sort: vec![ColumnId(2), ColumnId(1)],
+            time: Some(ColumnId(1)),
+            keys: Vec::new(),
+        };
+        let plain = ChunkLayout { table: TableId(2), sort: vec![], time: None, keys: Vec::new() };
         let writes = vec![
-            ChunkWrite { chunk: ChunkId(5), layout, body: Bytes::from_static(b"hello") },
-            ChunkWrite { chunk: ChunkId(6), layout: plain, body: Bytes::from_static(b"12345678") },
+            ChunkWrite { chunk: ChunkId(5), layout, kind: WriteKind::Insert, body: Bytes::from_static(b"hello") },
+            ChunkWrite {
+                chunk: ChunkId(6),
+                layout: plain,
+                kind: WriteKind::Insert,
+                body: Bytes::from_static(b"12345678"),
+            },
         ];
         let record = Record { txn, first: Lsn(40), kind: Kind::Stage(writes.clone()) };
         let head = encode(&record);

@@ -15,7 +15,7 @@ use crate::delta::DeltaRows;
 use crate::error::{Result, StorageError};
 use crate::log::Lsn;
 use parking_lot::MutexGuard;
-use proto::{ChunkWrite, CommitMode, CommitSeq, TxnId, TxnOutcome};
+use proto::{ChunkWrite, CommitMode, CommitSeq, TxnId, TxnOutcome, WriteKind};
 use std::sync::Arc;
 
 impl Store {
@@ -40,6 +40,11 @@ impl Store {
     fn add_rows(&self, txn: TxnId, writes: Vec<ChunkWrite>) -> Result<()> {
         let core = &self.core;
         let decoded = writes.iter().map(|write| {
+            if write.kind == WriteKind::Delete || !write.layout.keys.is_empty() {
+                return Err(StorageError::Unsupported(
+                    "removing rows and unique keys are not supported yet".to_owned(),
+                ));
+            }
             let rows = Arc::new(DeltaRows::decode(&write.body, &write.layout)?);
             Ok(StagedWrite { chunk: write.chunk, layout: write.layout.clone(), rows })
         });

@@ -11,7 +11,7 @@ use crate::vfs::SimVfs;
 use arrow::array::{Array, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, TimeUnit, TimestampMicrosecondType};
 use proto::data_node::FIELD_ID;
-use proto::{ChunkLayout, ChunkWrite, ClusterId, ColumnId, ColumnPredicate, CommitMode, TableId};
+use proto::{ChunkLayout, ChunkWrite, ClusterId, ColumnId, ColumnPredicate, CommitMode, TableId, WriteKind};
 use std::sync::atomic::AtomicU64;
 
 pub(super) const DIR: &str = "/node";
@@ -88,7 +88,7 @@ pub(super) fn txn(number: u64) -> TxnId {
 }
 
 pub(super) fn layout() -> ChunkLayout {
-    ChunkLayout { table: TableId(16384), sort: vec![HOST, TIME], time: Some(TIME) }
+    ChunkLayout { table: TableId(16384), sort: vec![HOST, TIME], time: Some(TIME), keys: Vec::new() }
 }
 
 pub(super) fn field(id: ColumnId) -> Field {
@@ -110,7 +110,12 @@ pub(super) fn write(chunk: u32, rows: &[Row]) -> ChunkWrite {
     let columns: Vec<arrow::array::ArrayRef> =
         vec![Arc::new(times), Arc::new(hosts), Arc::new(values), Arc::new(numbers)];
     let batch = RecordBatch::try_new(Arc::new(schema), columns).unwrap();
-    ChunkWrite { chunk: ChunkId(chunk), layout: layout(), body: proto::ipc::encode_body(&batch).unwrap() }
+    ChunkWrite {
+        chunk: ChunkId(chunk),
+        layout: layout(),
+        kind: WriteKind::Insert,
+        body: proto::ipc::encode_body(&batch).unwrap(),
+    }
 }
 
 pub(super) fn wanted(id: ColumnId) -> ScanColumn {

@@ -2,7 +2,7 @@
 
 use super::*;
 use arrow::array::Int32Array;
-use proto::{PredicateKind, Scalar};
+use proto::{PredicateKind, Scalar, WriteKind};
 
 fn many(rows_count: i64) -> Vec<Row> {
     (0..rows_count).map(|i| row(i * 7919 % rows_count, &format!("host_{:02}", i % 50), (i % 100) as f64, i)).collect()
@@ -73,7 +73,12 @@ fn columns_are_matched_by_id_cast_and_filled_in() {
     let times = TimestampMicrosecondArray::from(vec![2]).with_timezone("UTC");
     let batch =
         RecordBatch::try_new(Arc::new(schema), vec![Arc::new(times), Arc::new(Int32Array::from(vec![7]))]).unwrap();
-    let newer = ChunkWrite { chunk: ChunkId(1), layout: layout(), body: proto::ipc::encode_body(&batch).unwrap() };
+    let newer = ChunkWrite {
+        chunk: ChunkId(1),
+        layout: layout(),
+        kind: WriteKind::Insert,
+        body: proto::ipc::encode_body(&batch).unwrap(),
+    };
     store.stage(txn(2), vec![newer]).unwrap();
     store.commit(txn(2), CommitSeq(2), CommitMode::OnePhase).unwrap();
 
@@ -205,8 +210,18 @@ fn a_column_that_cannot_be_sealed_is_refused_at_once() {
     let durations = arrow::array::DurationMicrosecondArray::from(vec![2]);
     let batch =
         RecordBatch::try_new(Arc::new(Schema::new(fields)), vec![Arc::new(times), Arc::new(durations)]).unwrap();
-    let bad = ChunkWrite { chunk: ChunkId(1), layout: layout(), body: proto::ipc::encode_body(&batch).unwrap() };
+    let bad = ChunkWrite {
+        chunk: ChunkId(1),
+        layout: layout(),
+        kind: WriteKind::Insert,
+        body: proto::ipc::encode_body(&batch).unwrap(),
+    };
     assert!(matches!(store.stage(txn(1), vec![bad]), Err(StorageError::Unsupported(_))));
-    let noise = ChunkWrite { chunk: ChunkId(1), layout: layout(), body: bytes::Bytes::from_static(b"no batch") };
+    let noise = ChunkWrite {
+        chunk: ChunkId(1),
+        layout: layout(),
+        kind: WriteKind::Insert,
+        body: bytes::Bytes::from_static(b"no batch"),
+    };
     assert!(matches!(store.stage(txn(1), vec![noise]), Err(StorageError::BadWrite(_))));
 }
