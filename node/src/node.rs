@@ -124,6 +124,10 @@ impl DataNode for Node {
         self.stored(move |store| store.chunk_stats(&chunks)).await
     }
 
+    async fn seal_chunks(&self, chunks: Vec<ChunkId>) -> Result<()> {
+        self.stored(move |store| chunks.into_iter().try_for_each(|chunk| store.seal(chunk).map(drop))).await
+    }
+
     async fn drop_chunks(&self, chunks: Vec<ChunkId>) -> Result<()> {
         self.stored(move |store| store.drop_chunks(&chunks)).await
     }

@@ -21,6 +21,8 @@ pub struct Timeouts {
     pub stage: Duration,
     /// Fsyncs at the node.
     pub commit: Duration,
+    /// Sorting and writing whole chunks.
+    pub seal: Duration,
     /// Everything else.
     pub call: Duration,
 }
@@ -31,6 +33,7 @@ impl Default for Timeouts {
             hello: Duration::from_secs(3),
             stage: Duration::from_secs(60),
             commit: Duration::from_secs(20),
+            seal: Duration::from_secs(600),
             call: Duration::from_secs(30),
         }
     }
@@ -184,6 +187,10 @@ impl DataNode for Link {
 
     async fn chunk_stats(&self, chunks: Vec<ChunkId>) -> Result<Vec<ChunkStats>> {
         self.call(self.0.timeouts.call, Reaction::Retry, |node| async move { node.chunk_stats(chunks).await }).await
+    }
+
+    async fn seal_chunks(&self, chunks: Vec<ChunkId>) -> Result<()> {
+        self.call(self.0.timeouts.seal, Reaction::Retry, |node| async move { node.seal_chunks(chunks).await }).await
     }
 
     async fn drop_chunks(&self, chunks: Vec<ChunkId>) -> Result<()> {

@@ -120,6 +120,12 @@ impl DataNode for GrpcNode {
         Ok(reply.chunks.into_iter().map(convert::stats_from).collect())
     }
 
+    async fn seal_chunks(&self, chunks: Vec<ChunkId>) -> Result<()> {
+        let request = v1::ChunksRequest { chunks: convert::chunks_to(chunks) };
+        self.client().seal_chunks(request).await.map_err(retry)?;
+        Ok(())
+    }
+
     async fn drop_chunks(&self, chunks: Vec<ChunkId>) -> Result<()> {
         let request = v1::ChunksRequest { chunks: convert::chunks_to(chunks) };
         self.client().drop_chunks(request).await.map_err(retry)?;

@@ -114,6 +114,11 @@ impl Service for Adapter {
         Ok(Response::new(v1::ChunkStatsReply { chunks: stats.into_iter().map(convert::stats_to).collect() }))
     }
 
+    async fn seal_chunks(&self, request: Request<v1::ChunksRequest>) -> Reply<v1::Empty> {
+        let chunks = convert::chunks_from(request.into_inner().chunks);
+        empty(self.node.seal_chunks(chunks).await)
+    }
+
     async fn drop_chunks(&self, request: Request<v1::ChunksRequest>) -> Reply<v1::Empty> {
         let chunks = convert::chunks_from(request.into_inner().chunks);
         empty(self.node.drop_chunks(chunks).await)

@@ -268,6 +268,10 @@ impl DataNode for FakeNode {
         Ok(Vec::new())
     }
 
+    async fn seal_chunks(&self, _: Vec<ChunkId>) -> Result<()> {
+        Ok(())
+    }
+
     async fn drop_chunks(&self, chunks: Vec<ChunkId>) -> Result<()> {
         self.state.lock().disk.dropped.extend(chunks);
         Ok(())

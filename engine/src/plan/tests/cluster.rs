@@ -127,6 +127,9 @@ impl DataNode for MemoryNode {
     async fn chunk_stats(&self, _: Vec<ChunkId>) -> Result<Vec<ChunkStats>> {
         Err(Error::unsupported("chunk_stats"))
     }
+    async fn seal_chunks(&self, _: Vec<ChunkId>) -> Result<()> {
+        Err(Error::unsupported("seal_chunks"))
+    }
     async fn drop_chunks(&self, _: Vec<ChunkId>) -> Result<()> {
         Err(Error::unsupported("drop_chunks"))
     }
