@@ -120,22 +120,35 @@ pub struct Node {
 /// # Errors
 /// A configuration file that cannot be read. A wrong flag prints its own message and ends the process.
 pub fn parse() -> anyhow::Result<Args> {
-    let given = std::env::args_os().collect::<Vec<_>>();
-    let first = Args::parse_from(given_or_help(&given));
-    let Some(file) = &first.config else { return Ok(first) };
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let table = text.parse::<toml::Table>().with_context(|| format!("cannot understand {}", file.display()))?;
-    let merged = with_file(&given, &table)?;
+    let given = given_or_help(std::env::args_os().collect());
+    let given = match config_of(&given).unwrap_or_else(|wrong| wrong.exit()) {
+        Some(file) => {
+            let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            let table = text.parse().with_context(|| format!("cannot understand {}", file.display()))?;
+            with_file(&given, &table)?
+        }
+        None => given,
+    };
+    Ok(args(given).unwrap_or_else(|wrong| wrong.exit()))
+}
+
+/// The configuration file's name, read before anything that the file may give is asked for.
+fn config_of(given: &[OsString]) -> Result<Option<PathBuf>, clap::Error> {
+    let command = Args::command().mut_subcommands(|sub| sub.mut_args(|arg| arg.required(false)));
+    Ok(command.try_get_matches_from(given)?.get_one::<PathBuf>("config").cloned())
+}
+
+fn args(given: Vec<OsString>) -> Result<Args, clap::Error> {
     let command = Args::command().args_override_self(true).mut_subcommands(|sub| sub.args_override_self(true));
-    Ok(Args::from_arg_matches(&command.get_matches_from(merged))?)
+    Args::from_arg_matches(&command.try_get_matches_from(given)?)
 }
 
 /// Without any argument the help is more useful than a complaint.
-fn given_or_help(given: &[OsString]) -> Vec<OsString> {
-    match given {
-        [program] => vec![program.clone(), "--help".into()],
-        _ => given.to_vec(),
+fn given_or_help(mut given: Vec<OsString>) -> Vec<OsString> {
+    if given.len() == 1 {
+        given.push("--help".into());
     }
+    given
 }
 
 /// The file's keys as flags right behind the subcommand, so that later flags win; keys that the environment sets are
@@ -159,4 +172,44 @@ fn with_file(given: &[OsString], table: &toml::Table) -> anyhow::Result<Vec<OsSt
     }
     merged.extend_from_slice(&given[at + 1..]);
     Ok(merged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split_whitespace().map(OsString::from).collect()
+    }
+
+    fn merged(line: &str, file: &str) -> Args {
+        let merged = with_file(&words(line), &file.parse().unwrap()).unwrap();
+        args(merged).unwrap_or_else(|wrong| panic!("{wrong}"))
+    }
+
+    #[test]
+    fn a_required_flag_may_stand_in_the_file_alone() {
+        for line in ["seriatim embedded --config s.toml", "seriatim --config s.toml embedded"] {
+            assert_eq!(config_of(&words(line)).unwrap(), Some(PathBuf::from("s.toml")), "{line}");
+            let Command::Embedded(embedded) = merged(line, "data-dir = \"d\"\ntrust = true").command else {
+                panic!("another command");
+            };
+            assert_eq!((embedded.sql.data_dir, embedded.sql.trust), (PathBuf::from("d"), true));
+        }
+    }
+
+    #[test]
+    fn a_flag_wins_over_the_file() {
+        let file = "data-dir = \"d\"\nnode-addr = \"127.0.0.1:1\"\nlog = \"warn\"";
+        let args = merged("seriatim --config s.toml node --data-dir e", file);
+        let Command::Node(node) = args.command else { panic!("another command") };
+        assert_eq!((node.data_dir, node.node_addr.port(), args.log.as_str()), (PathBuf::from("e"), 1, "warn"));
+    }
+
+    #[test]
+    fn without_a_file_a_required_flag_is_asked_for() {
+        assert_eq!(config_of(&words("seriatim node")).unwrap(), None);
+        let missing = args(words("seriatim node")).err().map(|wrong| wrong.kind());
+        assert_eq!(missing, Some(clap::error::ErrorKind::MissingRequiredArgument));
+    }
 }

@@ -151,7 +151,7 @@ impl CatalogState {
     }
 
     fn check_no_dependents(&self, id: TableId, what: &str) -> Result<()> {
-        let dependents = self.views.values().filter(|view| view.depends_on.contains(&id));
+        let dependents = self.views.values().filter(|view| view.reads.contains_key(&id));
         let detail = dependents.map(|view| format!("view {} depends on {what}", view.name)).collect::<Vec<_>>();
         if detail.is_empty() {
             return Ok(());
@@ -266,7 +266,7 @@ impl CatalogState {
     }
 
     fn check_dependencies(&self, view: &ViewDef) -> Result<()> {
-        let gone = view.depends_on.iter().find(|id| self.relation_by_id(**id).is_none());
+        let gone = view.reads.keys().find(|id| self.relation_by_id(**id).is_none());
         gone.map_or(Ok(()), |id| Err(errors::no_relation(*id)))
     }
 

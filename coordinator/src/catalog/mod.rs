@@ -24,6 +24,6 @@ pub(crate) mod tests;
 
 pub use change::{CatalogChange, ColumnAlteration, CommentTarget, NodeAlteration, RoleAlteration, SettingScope};
 pub use chunks::{ChunkIndex, Slice};
-pub use objects::{Database, Extension, Grantee, Grants, NodeDef, Privilege, Role, Schema, ViewDef};
+pub use objects::{ColumnNames, Database, Extension, Grantee, Grants, NodeDef, Privilege, Role, Schema, ViewDef};
 pub use publish::Catalog;
 pub use state::{CatalogState, FIRST_USER_OID, Relation};

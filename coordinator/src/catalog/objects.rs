@@ -1,7 +1,7 @@
 //! The things a catalog holds besides tables and chunks, which are the engine's words.
 
 use engine::ColumnDef;
-use proto::{NodeName, TableId};
+use proto::{ColumnId, NodeName, TableId};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -132,6 +132,9 @@ impl NodeDef {
     }
 }
 
+/// The columns of a relation at one time.
+pub type ColumnNames = Vec<(ColumnId, String)>;
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ViewDef {
     pub id: TableId,
@@ -139,13 +142,13 @@ pub struct ViewDef {
     pub schema: String,
     pub name: String,
     pub owner: String,
-    /// The query after `AS`.
+    /// The query after `AS`, as it was written.
     pub sql: String,
+    /// The same with relations named by their oids, in a schema of one NUL character.
+    pub bound: String,
     pub columns: Vec<ColumnDef>,
-    /// Tables and views it reads: they cannot be dropped before it.
-    pub depends_on: BTreeSet<TableId>,
-    /// The schemas the query's bare names were looked up in.
-    pub search_path: Vec<String>,
+    /// Tables and views it reads, with the columns they had: they cannot be dropped before it.
+    pub reads: BTreeMap<TableId, ColumnNames>,
     pub comment: Option<String>,
 }
 

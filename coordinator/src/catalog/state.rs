@@ -2,7 +2,7 @@
 
 use super::chunks::ChunkIndex;
 use super::errors;
-use super::objects::{Database, Grantee, Grants, NodeDef, Privilege, Role, Settings, ViewDef};
+use super::objects::{ColumnNames, Database, Grantee, Grants, NodeDef, Privilege, Role, Settings, ViewDef};
 use engine::TableDef;
 use proto::{ChunkId, ClusterId, CommitSeq, NodeName, Result, TableId};
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,23 @@ pub struct CatalogState {
 pub enum Relation<'a> {
     Table(&'a Arc<TableDef>),
     View(&'a Arc<ViewDef>),
+}
+
+impl Relation<'_> {
+    pub fn id(&self) -> TableId {
+        match self {
+            Relation::Table(table) => table.id,
+            Relation::View(view) => view.id,
+        }
+    }
+
+    pub fn column_names(&self) -> ColumnNames {
+        let columns = match self {
+            Relation::Table(table) => &table.columns,
+            Relation::View(view) => &view.columns,
+        };
+        columns.iter().map(|column| (column.id, column.name.clone())).collect()
+    }
 }
 
 impl CatalogState {

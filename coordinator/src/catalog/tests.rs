@@ -81,9 +81,9 @@ fn view(oid: u32, name: &str, depends_on: &[u32]) -> ViewDef {
         name: name.to_owned(),
         owner: "postgres".to_owned(),
         sql: "SELECT 1".to_owned(),
+        bound: "SELECT 1".to_owned(),
         columns: Vec::new(),
-        depends_on: depends_on.iter().map(|oid| TableId(*oid)).collect(),
-        search_path: vec!["public".to_owned()],
+        reads: depends_on.iter().map(|oid| (TableId(*oid), Vec::new())).collect(),
         comment: None,
     }
 }

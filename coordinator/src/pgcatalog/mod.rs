@@ -37,8 +37,8 @@ pub use fold::fold_constant_calls;
 pub(crate) use functions::objects::size_pretty;
 pub use route::handles;
 pub use system::{
-    Activity, Argument, Bytes, DataNodeServer, Database, Functions, NoFunctions, Role, Schema, Setting, Signature,
-    SystemCatalog, View,
+    Activity, Argument, Bytes, DataNodeServer, Database, Functions, ListedArgument, ListedFunction, NoFunctions, Role,
+    Schema, Setting, Signature, SystemCatalog, View,
 };
 pub use value::{Interval, Row, RowSet, Value};
 

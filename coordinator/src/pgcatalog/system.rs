@@ -130,11 +130,72 @@ pub trait SystemCatalog {
     fn chunk_bytes(&self, chunk: &ChunkDef) -> Bytes;
     fn database_bytes(&self, name: &str) -> u64;
     fn activity(&self) -> Vec<Activity>;
+    /// What `pg_proc` lists besides PostgreSQL's own; their oids follow from their order.
+    fn functions(&self) -> Vec<ListedFunction> {
+        Vec::new()
+    }
 
     /// Privileges: `has_table_privilege` and its family. `object` is `table`, `schema`, `database`, `server`, ….
     fn has_privilege(&self, role: &str, object: &str, name: &str, privilege: &str) -> bool {
         let _ = (role, object, name, privilege);
         true
+    }
+}
+
+/// A function as `\df` shows it; types are spelled as `format_type` does.
+#[derive(Debug, Clone)]
+pub struct ListedFunction {
+    pub name: &'static str,
+    /// `f` function, `a` aggregate, `p` procedure.
+    pub kind: char,
+    pub arguments: Vec<ListedArgument>,
+    /// `SETOF text`, `TABLE(a integer, …)`; empty for a procedure.
+    pub result: String,
+    pub set: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct ListedArgument {
+    /// Empty when it has none.
+    pub name: &'static str,
+    pub ty: &'static str,
+    /// Empty when it must be given.
+    pub default: &'static str,
+}
+
+impl ListedFunction {
+    pub fn argument_list(&self, with_defaults: bool) -> String {
+        let spelled = self.arguments.iter().map(|argument| {
+            let name = match argument.name {
+                "" => String::new(),
+                name => format!("{} ", super::functions::quote_ident(name)),
+            };
+            let default = match argument.default {
+                default if with_defaults && !default.is_empty() => format!(" DEFAULT {default}"),
+                _ => String::new(),
+            };
+            format!("{name}{}{default}", argument.ty)
+        });
+        spelled.collect::<Vec<_>>().join(", ")
+    }
+
+    pub fn argument_oids(&self) -> Vec<u32> {
+        self.arguments.iter().map(|argument| type_oid(argument.ty)).collect()
+    }
+
+    pub fn result_oid(&self) -> u32 {
+        type_oid(self.result.trim_start_matches("SETOF "))
+    }
+}
+
+/// Records for tables; 0 for a name that means nothing.
+fn type_oid(ty: &str) -> u32 {
+    match ty {
+        "\"any\"" => 2276,
+        "anyelement" => 2283,
+        "" => PgType::Void.oid(),
+        table if table.starts_with("TABLE(") => PgType::Record.oid(),
+        other => PgType::parse(other).map_or(0, |ty| ty.oid()),
     }
 }
 

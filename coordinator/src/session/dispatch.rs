@@ -78,6 +78,9 @@ pub(super) async fn execute(
         (Command::Membership { grant, roles, members }, _) => {
             define::grant::membership(session, *grant, roles, members).await
         }
+        (Command::TableOptions { table, if_exists, options }, _) => {
+            define::set_table_options(session, table, *if_exists, options).await
+        }
         (Command::Maintenance { tag }, _) => done(*tag),
         (Command::Refused { what }, _) => Err(Error::unsupported(what)),
     }

@@ -26,7 +26,7 @@ mod utility;
 mod variables;
 
 pub use front::{Front, FrontOptions};
-pub(crate) use parse::statement_kinds;
+pub(crate) use parse::{TableOption, fold, statement_kinds};
 pub(crate) use system::{System, bytes_of};
 pub use variables::{SERVER_VERSION, Variables};
 
@@ -153,14 +153,19 @@ impl Session {
             || owner.is_some_and(|owner| catalog.memberships(user).contains(&owner))
     }
 
+    /// The table or view that a name means in this session.
+    fn find<'a>(&self, catalog: &'a CatalogState, name: &(Option<String>, String)) -> Option<Relation<'a>> {
+        let path = self.variables.search_path(self.current_user());
+        relations::find(catalog, &self.database, &path, name.0.as_deref(), &name.1)
+    }
+
     /// A table as a `regclass` argument names it: `t`, `schema.t`, quoted or not.
     ///
     /// # Errors
     /// `42P01`, and `42809` for a view.
     pub(crate) fn table_named(&self, catalog: &CatalogState, text: &str) -> Result<Arc<TableDef>> {
         let name = parse::qualified_name(text)?;
-        let path = self.variables.search_path(self.current_user());
-        match relations::find(catalog, &self.database, &path, name.0.as_deref(), &name.1) {
+        match self.find(catalog, &name) {
             Some(Relation::Table(table)) => Ok(table.clone()),
             Some(Relation::View(_)) => {
                 Err(Error::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is not a table", name.1)))

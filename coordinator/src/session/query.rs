@@ -1,7 +1,8 @@
 //! SELECT and EXPLAIN: catalog queries go to `pgcatalog`, all others to the engine.
 
 use super::Session;
-use super::relations::{StatementRelations, find};
+use super::parse::{Command, Parsed, parse};
+use super::relations::{StatementRelations, find, is_bound};
 use crate::catalog::{CatalogState, Relation as Found};
 use crate::pg::backend::{Outcome, OutputColumn, RowStream, Tag};
 use crate::pgcatalog::{self, Functions, Value};
@@ -72,7 +73,7 @@ pub(super) async fn prepare(
     let system = System::new(session, catalog.clone());
     pgcatalog::fold_constant_calls(&mut statement, &system)?;
     let prepared = session.front.engine.prepare(&statement, &declared, &context)?;
-    check_readable(session, &relations)?;
+    relations.check_readable(session.current_user())?;
     let columns = prepared.columns().iter().map(|column| output_column(&catalog, column)).collect();
     Ok(QueryPlan::Engine { prepared, columns })
 }
@@ -136,15 +137,10 @@ fn declare(expr: &Expr, ty: PgType, declared: &mut Vec<Option<PgType>>) {
 
 fn is_catalog_query(session: &Session, catalog: &CatalogState, statement: &Statement) -> bool {
     let path = session.variables.search_path(session.current_user());
-    let is_user = |schema: Option<&str>, name: &str| find(catalog, &session.database, &path, schema, name).is_some();
+    let is_user = |schema: Option<&str>, name: &str| {
+        schema.is_some_and(is_bound) || find(catalog, &session.database, &path, schema, name).is_some()
+    };
     pgcatalog::handles(statement, &is_user, &|name: &str| timescale::Known.signature(None, name).is_some())
-}
-
-fn check_readable(session: &Session, relations: &StatementRelations<System>) -> Result<()> {
-    match relations.first_denied(session.current_user()) {
-        None => Ok(()),
-        Some(name) => Err(Error::new(SqlState::INSUFFICIENT_PRIVILEGE, format!("permission denied for table {name}"))),
-    }
 }
 
 fn output_column(catalog: &CatalogState, column: &engine::plan::OutputColumn) -> OutputColumn {
@@ -222,7 +218,7 @@ pub(super) async fn rows(
             let catalog = session.catalog().await;
             let (context, relations) = context(session, &catalog).await?;
             let result = session.front.engine.run(prepared, params, &context).await?;
-            check_readable(session, &relations)?;
+            relations.check_readable(session.current_user())?;
             Ok((columns.clone().into(), result.stream))
         }
     }
@@ -263,6 +259,20 @@ pub(super) async fn rows_of(session: &mut Session, statement: &Statement) -> Res
         return Err(Error::new(SqlState::UNDEFINED_PARAMETER, "there is no parameter $1"));
     }
     rows(session, &plan, &[]).await
+}
+
+/// The types of the columns that a query over tables and views yields, whoever may read them.
+///
+/// # Errors
+/// As [`prepare`].
+pub(super) async fn columns_of(session: &mut Session, sql: &str) -> Result<Vec<PgType>> {
+    let Some(Parsed { command: Command::Sql(statement), .. }) = parse(sql)?.pop() else {
+        return Err(Error::internal("not a query"));
+    };
+    let catalog = session.catalog().await;
+    let (context, _) = context(session, &catalog).await?;
+    let prepared = session.front.engine.prepare(&statement, &[], &context)?;
+    Ok(prepared.columns().iter().map(|column| column.ty.clone()).collect())
 }
 
 /// `CALL`: the function's effects, and none of its rows.

@@ -5,7 +5,9 @@ use super::front::Shared;
 use super::variables::SERVER_VERSION;
 use super::{Session, Variables};
 use crate::catalog::{CatalogState, Grantee, Privilege};
-use crate::pgcatalog::{Activity, Bytes, DataNodeServer, Database, Role, Schema, Setting, SystemCatalog, View};
+use crate::pgcatalog::{
+    Activity, Bytes, DataNodeServer, Database, ListedFunction, Role, Schema, Setting, SystemCatalog, View,
+};
 use engine::{ChunkDef, TableDef};
 use proto::{ChunkId, ChunkStats, NodeName, TableId};
 use std::collections::BTreeMap;
@@ -90,6 +92,10 @@ impl SystemCatalog for System {
             sql: view.sql.clone(),
         })
         .collect()
+    }
+
+    fn functions(&self) -> Vec<ListedFunction> {
+        crate::timescale::listed()
     }
 
     fn schemas(&self) -> Vec<Schema> {

@@ -1,20 +1,24 @@
 //! TimescaleDB's functions over our catalog, in their beta and final names. Its views are relations of `pgcatalog`.
 //!
-//! `signature` which functions there are and how their arguments bind · `nodes` data nodes and distributed_exec ·
+//! `signature` which functions there are and how their arguments bind · `listing` the same for `\df` · `nodes` data nodes and distributed_exec ·
 //! `hypertable` making and changing hypertables · `chunks` showing and dropping chunks · `sizes` what they weigh ·
-//! `server` the few functions of PostgreSQL itself that change or ask the session.
+//! `compression` its table options · `server` the few functions of PostgreSQL itself that change or ask the session.
 //!
 //! Invariants
 //! - A function only adds changes to the statement's transaction; whatever it did is undone by ROLLBACK. Adding a data
 //!   node is the exception, and refused inside a transaction block.
 
 mod chunks;
+mod compression;
 mod host;
 mod hypertable;
+mod listing;
 mod nodes;
 mod server;
 mod signature;
 mod sizes;
 mod value;
 
+pub(crate) use compression::CompressionOptions;
 pub(crate) use host::{Host, Known, with_host};
+pub(crate) use listing::listed;

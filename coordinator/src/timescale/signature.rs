@@ -14,14 +14,18 @@ pub struct Function {
 pub struct Param {
     pub name: &'static str,
     pub required: bool,
+    /// As `\df` shows it.
+    pub ty: &'static str,
+    /// As `\df` shows it; empty for a required one.
+    pub default: &'static str,
 }
 
-const fn need(name: &'static str) -> Param {
-    Param { name, required: true }
+const fn need(name: &'static str, ty: &'static str) -> Param {
+    Param { name, required: true, ty, default: "" }
 }
 
-const fn may(name: &'static str) -> Param {
-    Param { name, required: false }
+const fn may(name: &'static str, ty: &'static str, default: &'static str) -> Param {
+    Param { name, required: false, ty, default }
 }
 
 const fn scalar(name: &'static str, params: &'static [Param], columns: &'static [(&'static str, PgType)]) -> Function {
@@ -40,23 +44,23 @@ const HYPERTABLE: &[(&str, PgType)] = &[
 ];
 
 const CREATE_PARAMS: &[Param] = &[
-    need("relation"),
-    need("time_column_name"),
-    may("partitioning_column"),
-    may("number_partitions"),
-    may("associated_schema_name"),
-    may("associated_table_prefix"),
-    may("chunk_time_interval"),
-    may("create_default_indexes"),
-    may("if_not_exists"),
-    may("partitioning_func"),
-    may("migrate_data"),
-    may("chunk_target_size"),
-    may("chunk_sizing_func"),
-    may("time_partitioning_func"),
-    may("replication_factor"),
-    may("data_nodes"),
-    may("distributed"),
+    need("relation", "regclass"),
+    need("time_column_name", "name"),
+    may("partitioning_column", "name", "NULL::name"),
+    may("number_partitions", "integer", "NULL::integer"),
+    may("associated_schema_name", "name", "NULL::name"),
+    may("associated_table_prefix", "name", "NULL::name"),
+    may("chunk_time_interval", "anyelement", "NULL::bigint"),
+    may("create_default_indexes", "boolean", "true"),
+    may("if_not_exists", "boolean", "false"),
+    may("partitioning_func", "regproc", "NULL::regproc"),
+    may("migrate_data", "boolean", "false"),
+    may("chunk_target_size", "text", "NULL::text"),
+    may("chunk_sizing_func", "regproc", "'_timescaledb_functions.calculate_chunk_interval'::regproc"),
+    may("time_partitioning_func", "regproc", "NULL::regproc"),
+    may("replication_factor", "integer", "NULL::integer"),
+    may("data_nodes", "name[]", "NULL::name[]"),
+    may("distributed", "boolean", "NULL::boolean"),
 ];
 
 const NODE_SIZES: &[(&str, PgType)] = &[
@@ -71,13 +75,13 @@ pub const FUNCTIONS: &[Function] = &[
     rows(
         "add_data_node",
         &[
-            need("node_name"),
-            may("host"),
-            may("database"),
-            may("port"),
-            may("if_not_exists"),
-            may("bootstrap"),
-            may("password"),
+            need("node_name", "name"),
+            may("host", "text", "NULL::text"),
+            may("database", "name", "NULL::name"),
+            may("port", "integer", "NULL::integer"),
+            may("if_not_exists", "boolean", "false"),
+            may("bootstrap", "boolean", "true"),
+            may("password", "text", "NULL::text"),
         ],
         &[
             ("node_name", PgType::Name),
@@ -91,13 +95,23 @@ pub const FUNCTIONS: &[Function] = &[
     ),
     scalar(
         "delete_data_node",
-        &[need("node_name"), may("if_exists"), may("force"), may("repartition"), may("drop_database")],
+        &[
+            need("node_name", "name"),
+            may("if_exists", "boolean", "false"),
+            may("force", "boolean", "false"),
+            may("repartition", "boolean", "true"),
+            may("drop_database", "boolean", "false"),
+        ],
         &[("delete_data_node", PgType::Bool)],
     ),
-    scalar("ping_data_node", &[need("node_name"), may("timeout")], &[("ping_data_node", PgType::Bool)]),
+    scalar(
+        "ping_data_node",
+        &[need("node_name", "name"), may("timeout", "interval", "NULL::interval")],
+        &[("ping_data_node", PgType::Bool)],
+    ),
     scalar(
         "distributed_exec",
-        &[need("query"), may("node_list"), may("transactional")],
+        &[need("query", "text"), may("node_list", "name[]", "NULL::name[]"), may("transactional", "boolean", "true")],
         &[("distributed_exec", PgType::Void)],
     ),
     scalar("create_distributed_hypertable", CREATE_PARAMS, HYPERTABLE),
@@ -105,12 +119,12 @@ pub const FUNCTIONS: &[Function] = &[
     scalar(
         "add_dimension",
         &[
-            need("hypertable"),
-            need("column_name"),
-            may("number_partitions"),
-            may("chunk_time_interval"),
-            may("partitioning_func"),
-            may("if_not_exists"),
+            need("hypertable", "regclass"),
+            need("column_name", "name"),
+            may("number_partitions", "integer", "NULL::integer"),
+            may("chunk_time_interval", "anyelement", "NULL::bigint"),
+            may("partitioning_func", "regproc", "NULL::regproc"),
+            may("if_not_exists", "boolean", "false"),
         ],
         &[
             ("dimension_id", PgType::Int4),
@@ -122,52 +136,74 @@ pub const FUNCTIONS: &[Function] = &[
     ),
     scalar(
         "by_range",
-        &[need("column_name"), may("partition_interval"), may("partition_func")],
+        &[
+            need("column_name", "name"),
+            may("partition_interval", "anyelement", "NULL::unknown"),
+            may("partition_func", "regproc", "NULL::regproc"),
+        ],
         &[("by_range", PgType::Text)],
     ),
     scalar(
         "by_hash",
-        &[need("column_name"), need("number_partitions"), may("partition_func")],
+        &[
+            need("column_name", "name"),
+            need("number_partitions", "integer"),
+            may("partition_func", "regproc", "NULL::regproc"),
+        ],
         &[("by_hash", PgType::Text)],
     ),
     scalar(
         "set_chunk_time_interval",
-        &[need("hypertable"), need("chunk_time_interval"), may("dimension_name")],
+        &[
+            need("hypertable", "regclass"),
+            need("chunk_time_interval", "anyelement"),
+            may("dimension_name", "name", "NULL::name"),
+        ],
         &[("set_chunk_time_interval", PgType::Void)],
     ),
     scalar(
         "set_number_partitions",
-        &[need("hypertable"), need("number_partitions"), may("dimension_name")],
+        &[
+            need("hypertable", "regclass"),
+            need("number_partitions", "integer"),
+            may("dimension_name", "name", "NULL::name"),
+        ],
         &[("set_number_partitions", PgType::Void)],
     ),
     scalar(
         "set_replication_factor",
-        &[need("hypertable"), need("replication_factor")],
+        &[need("hypertable", "regclass"), need("replication_factor", "integer")],
         &[("set_replication_factor", PgType::Void)],
     ),
     rows(
         "show_chunks",
-        &[need("relation"), may("older_than"), may("newer_than"), may("created_before"), may("created_after")],
+        &[
+            need("relation", "regclass"),
+            may("older_than", "\"any\"", "NULL::unknown"),
+            may("newer_than", "\"any\"", "NULL::unknown"),
+            may("created_before", "\"any\"", "NULL::unknown"),
+            may("created_after", "\"any\"", "NULL::unknown"),
+        ],
         &[("show_chunks", PgType::Regclass)],
     ),
     rows(
         "drop_chunks",
         &[
-            need("relation"),
-            may("older_than"),
-            may("newer_than"),
-            may("verbose"),
-            may("created_before"),
-            may("created_after"),
+            need("relation", "regclass"),
+            may("older_than", "\"any\"", "NULL::unknown"),
+            may("newer_than", "\"any\"", "NULL::unknown"),
+            may("verbose", "boolean", "false"),
+            may("created_before", "\"any\"", "NULL::unknown"),
+            may("created_after", "\"any\"", "NULL::unknown"),
         ],
         &[("drop_chunks", PgType::Text)],
     ),
-    scalar("hypertable_size", &[need("hypertable")], &[("hypertable_size", PgType::Int8)]),
-    scalar("hypertable_index_size", &[need("index_name")], &[("hypertable_index_size", PgType::Int8)]),
-    rows("hypertable_detailed_size", &[need("hypertable")], NODE_SIZES),
+    scalar("hypertable_size", &[need("hypertable", "regclass")], &[("hypertable_size", PgType::Int8)]),
+    scalar("hypertable_index_size", &[need("index_name", "regclass")], &[("hypertable_index_size", PgType::Int8)]),
+    rows("hypertable_detailed_size", &[need("hypertable", "regclass")], NODE_SIZES),
     rows(
         "hypertable_data_node_relation_size",
-        &[need("main_table")],
+        &[need("main_table", "regclass")],
         &[
             ("node_name", PgType::Name),
             ("num_chunks", PgType::Int8),
@@ -179,7 +215,7 @@ pub const FUNCTIONS: &[Function] = &[
     ),
     rows(
         "chunks_detailed_size",
-        &[need("hypertable")],
+        &[need("hypertable", "regclass")],
         &[
             ("chunk_schema", PgType::Name),
             ("chunk_name", PgType::Name),
@@ -190,10 +226,18 @@ pub const FUNCTIONS: &[Function] = &[
             ("node_name", PgType::Name),
         ],
     ),
-    scalar("approximate_row_count", &[need("relation")], &[("approximate_row_count", PgType::Int8)]),
-    scalar("set_config", &[need("setting_name"), need("new_value"), need("is_local")], &[("set_config", PgType::Text)]),
-    scalar("pg_cancel_backend", &[need("pid")], &[("pg_cancel_backend", PgType::Bool)]),
-    scalar("pg_terminate_backend", &[need("pid"), may("timeout")], &[("pg_terminate_backend", PgType::Bool)]),
+    scalar("approximate_row_count", &[need("relation", "regclass")], &[("approximate_row_count", PgType::Int8)]),
+    scalar(
+        "set_config",
+        &[need("setting_name", "text"), need("new_value", "text"), need("is_local", "boolean")],
+        &[("set_config", PgType::Text)],
+    ),
+    scalar("pg_cancel_backend", &[need("pid", "integer")], &[("pg_cancel_backend", PgType::Bool)]),
+    scalar(
+        "pg_terminate_backend",
+        &[need("pid", "integer"), may("timeout", "interval", "NULL::interval")],
+        &[("pg_terminate_backend", PgType::Bool)],
+    ),
 ];
 
 /// What a function of type void returns: one empty value.

@@ -27,7 +27,7 @@ use storage::vfs::{DirLock, read_all};
 use storage::{Log, LogOptions, Lsn, StorageError, Vfs};
 
 const MAGIC: &[u8; 8] = b"SERICAT\0";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const HEADER_BYTES: usize = 16;
 
 #[async_trait]

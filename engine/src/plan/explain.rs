@@ -1,17 +1,31 @@
 //! EXPLAIN in the words PostgreSQL and TimescaleDB users know: which node runs what over which chunks, and why the rest
 //! runs on the access node.
+//!
+//! Times of EXPLAIN ANALYZE include what is below, as PostgreSQL's do: for an operator the work of all threads, for a
+//! data node and for the first line the clock on the wall.
 
 use super::exchange::{NodePart, RemoteExec};
 use super::metrics::{FragmentMetrics, OperatorMetrics, operator_metrics};
 use super::scan::ChunkScan;
 use super::shards::plain;
+use chrono::DateTime;
+use datafusion::common::JoinType;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Literal;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::joins::HashJoinExec;
+use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
+use datafusion::scalar::ScalarValue;
+use std::sync::Arc;
 use std::time::Duration;
+
+/// Chunks named on one line; VERBOSE names all.
+const CHUNK_NAMES_MAX: usize = 24;
 
 /// What running the plan showed.
 pub(super) struct Analyzed {
@@ -53,9 +67,14 @@ impl Printer {
         let arrow = if depth == 0 { "" } else { "->  " };
         let (cost, rows, width) = estimate(plan);
         let mut line = format!("{}{arrow}{title}  (cost=0.00..{cost:.2} rows={rows} width={width})", indent(depth));
-        if let Some(OperatorMetrics { rows: Some(rows), busy_us, .. }) = measured {
-            let ms = busy_us.unwrap_or(0) as f64 / 1e3;
-            line.push_str(&format!(" (actual time=0.000..{ms:.3} rows={rows} loops=1)"));
+        match measured {
+            Some(OperatorMetrics { rows: Some(rows), busy_us: Some(us), .. }) => {
+                line.push_str(&format!(" (actual time=0.000..{:.3} rows={rows} loops=1)", *us as f64 / 1e3));
+            }
+            Some(OperatorMetrics { rows: Some(rows), .. }) => {
+                line.push_str(&format!(" (actual rows={rows} loops=1)"));
+            }
+            _ => {}
         }
         self.lines.push(line);
     }
@@ -73,18 +92,35 @@ impl Printer {
         if let ([child], true) = (&children[..], silent(plan.name()) && !self.verbose) {
             return self.coordinator(child.as_ref(), depth);
         }
-        let measured = self.analyze.then(|| operator_metrics(plan));
+        let measured = self.analyze.then(|| with_below(plan));
         self.node(depth, &operator(plan), plan, measured.as_ref());
         details(plan).iter().for_each(|detail| self.property(depth, detail));
-        if let Some(why) = gather_below(plan) {
-            self.property(depth, &format!("Not pushed down: {why}"));
+        if let Some(why) = self.not_pushed(plan) {
+            self.property(depth, &format!("Not pushed down: {}", unwrapped(&why)));
         }
         children.iter().for_each(|child| self.coordinator(child.as_ref(), depth + 1));
     }
 
+    /// Why this operator is not in the fragment below it. Silent operators on the way are this one's as far as a user
+    /// can see, but a projection, which is shown here as what stays behind.
+    fn not_pushed(&self, plan: &dyn ExecutionPlan) -> Option<String> {
+        // Rows that are sorted on every node are merged here; nothing was left undone there.
+        if plan.is::<SortPreservingMergeExec>() {
+            return None;
+        }
+        plan.children().into_iter().find_map(|child| match child.downcast_ref::<RemoteExec>() {
+            Some(remote) => Some(remote.fragment.why.clone()).filter(|why| !why.is_empty()),
+            None if silent(child.name()) && !self.verbose => {
+                let why = self.not_pushed(child.as_ref())?;
+                Some(if child.is::<ProjectionExec>() { format!("{why} (in the select list below)") } else { why })
+            }
+            None => None,
+        })
+    }
+
     fn remote(&mut self, remote: &RemoteExec, depth: usize) {
         let parts = &remote.fragment.parts;
-        let measured = self.analyze.then(|| operator_metrics(remote));
+        let measured = self.analyze.then(|| with_below(remote));
         let append = if parts.len() > 1 { 1 } else { 0 };
         if parts.len() > 1 {
             self.node(depth, "Custom Scan (AsyncAppend)", remote, measured.as_ref());
@@ -102,6 +138,9 @@ impl Printer {
         });
         self.node(depth, "Custom Scan (DataNodeScan)", remote.fragment.plan.as_ref(), total.as_ref());
         self.property(depth, &format!("Data node: {}", part.node));
+        if self.analyze && answer.is_none() {
+            self.property(depth, "Actual: not reported, the rows above were complete before this node was done");
+        }
         let mut at = 0;
         self.pushed(remote.fragment.plan.as_ref(), part, answer.as_ref(), &mut at, depth + 1);
     }
@@ -115,12 +154,13 @@ impl Printer {
         at: &mut usize,
         depth: usize,
     ) {
-        let measured = answer.and_then(|answer| answer.operators.get(*at)).filter(|_| self.analyze);
+        let subtree = answer.filter(|_| self.analyze).and_then(|answer| answer.operators.get(*at..*at + size(plan)));
+        let measured = subtree.map(subtotal);
         *at += 1;
         let children = plan.children();
         let hidden = silent(plan.name()) && !self.verbose && children.len() == 1;
         if !hidden {
-            self.node(depth, &operator(plan), plan, measured);
+            self.node(depth, &operator(plan), plan, measured.as_ref());
             details(plan).iter().for_each(|detail| self.property(depth, detail));
         }
         if let Some(scan) = plan.downcast_ref::<ChunkScan>() {
@@ -136,7 +176,11 @@ impl Printer {
         let own = own.map(|chunks| &chunks.chunks[..]).unwrap_or_default();
         if let Some(hypertable) = &source.table.hypertable {
             let mine = source.chunks.iter().filter(|chunk| own.contains(&chunk.id));
-            let names = mine.map(|chunk| chunk.name(hypertable)).collect::<Vec<_>>();
+            let mut names = mine.map(|chunk| chunk.name(hypertable)).collect::<Vec<_>>();
+            if names.len() > CHUNK_NAMES_MAX && !self.verbose {
+                let more = names.split_off(CHUNK_NAMES_MAX).len();
+                names.push(format!("and {more} more"));
+            }
             self.property(depth, &format!("Chunks: {}", names.join(", ")));
             let excluded = source.chunks_total - source.chunks.len();
             if excluded > 0 {
@@ -144,6 +188,35 @@ impl Printer {
             }
         }
     }
+}
+
+/// Operators of `plan`, itself included.
+fn size(plan: &dyn ExecutionPlan) -> usize {
+    1 + plan.children().iter().map(|child| size(child.as_ref())).sum::<usize>()
+}
+
+/// The first operator with the time of all; without a time when nothing measured any.
+fn subtotal(subtree: &[OperatorMetrics]) -> OperatorMetrics {
+    let first = &subtree[0];
+    let busy_us = subtree.iter().filter_map(|operator| operator.busy_us).reduce(|sum, us| sum + us);
+    OperatorMetrics { busy_us, ..first.clone() }
+}
+
+/// An operator on the access node with the time of those below; of data nodes that work side by side, the slowest.
+fn with_below(plan: &dyn ExecutionPlan) -> OperatorMetrics {
+    let own = operator_metrics(plan);
+    let below = match plan.downcast_ref::<RemoteExec>() {
+        Some(remote) => {
+            let answers = (0..remote.fragment.parts.len()).filter_map(|part| remote.answer(part));
+            answers.map(|answer| answer.elapsed_us).max()
+        }
+        None => {
+            let children = plan.children();
+            children.iter().filter_map(|child| with_below(child.as_ref()).busy_us).reduce(|sum, us| sum + us)
+        }
+    };
+    let busy_us = own.busy_us.into_iter().chain(below).reduce(|sum, us| sum + us);
+    OperatorMetrics { busy_us, ..own }
 }
 
 fn indent(depth: usize) -> String {
@@ -181,7 +254,10 @@ pub(super) fn operator(plan: &dyn ExecutionPlan) -> String {
         return format!("Seq Scan on {table}");
     }
     if let Some(join) = plan.downcast_ref::<HashJoinExec>() {
-        return format!("Hash {} Join", join.join_type());
+        return match join.join_type() {
+            JoinType::Inner => "Hash Join".to_owned(),
+            other => format!("Hash {other} Join"),
+        };
     }
     if plan.downcast_ref::<SortExec>().is_some_and(|sort| sort.fetch().is_some()) {
         return "Sort (top-N)".to_owned();
@@ -203,7 +279,7 @@ pub(super) fn operator(plan: &dyn ExecutionPlan) -> String {
 
 fn details(plan: &dyn ExecutionPlan) -> Vec<String> {
     let mut details = Vec::new();
-    let list = |exprs: Vec<String>| plain(&exprs.join(", "));
+    let list = |exprs: Vec<String>| unwrapped(&plain(&exprs.join(", ")));
     if let Some(aggregate) = plan.downcast_ref::<AggregateExec>() {
         let keys: Vec<_> = aggregate.group_expr().expr().iter().map(|(_, name)| name.clone()).collect();
         if !keys.is_empty() {
@@ -211,11 +287,27 @@ fn details(plan: &dyn ExecutionPlan) -> Vec<String> {
         }
     }
     if let Some(filter) = plan.downcast_ref::<FilterExec>() {
-        details.push(format!("Filter: {}", plain(&filter.predicate().to_string())));
+        details.push(format!("Filter: {}", shown(filter.predicate())));
+    }
+    if let Some(join) = plan.downcast_ref::<HashJoinExec>() {
+        let pairs = join.on().iter().map(|(left, right)| format!("({} = {})", shown(left), shown(right)));
+        details.push(format!("Hash Cond: {}", pairs.collect::<Vec<_>>().join(" AND ")));
+        if let Some(filter) = join.filter() {
+            details.push(format!("Join Filter: {}", shown(filter.expression())));
+        }
     }
     let order = plan.downcast_ref::<SortExec>().map(SortExec::expr);
     if let Some(order) = order.or(plan.downcast_ref::<SortPreservingMergeExec>().map(SortPreservingMergeExec::expr)) {
-        details.push(format!("Sort Key: {}", plain(&order.to_string())));
+        let keys = order.iter().map(|key| {
+            let options = match (key.options.descending, key.options.nulls_first) {
+                (false, false) => "",
+                (true, true) => " DESC",
+                (false, true) => " NULLS FIRST",
+                (true, false) => " DESC NULLS LAST",
+            };
+            format!("{}{options}", shown(&key.expr))
+        });
+        details.push(format!("Sort Key: {}", keys.collect::<Vec<_>>().join(", ")));
     }
     if let Some(rows) = plan.fetch() {
         details.push(format!("Limit: {rows}"));
@@ -223,13 +315,44 @@ fn details(plan: &dyn ExecutionPlan) -> Vec<String> {
     details
 }
 
-/// Why this operator is not in the fragment right below it, through silent operators only.
-fn gather_below(plan: &dyn ExecutionPlan) -> Option<String> {
-    plan.children().into_iter().find_map(|child| match child.downcast_ref::<RemoteExec>() {
-        Some(remote) => Some(remote.fragment.why.clone()).filter(|why| !why.is_empty()),
-        None if silent(child.name()) => gather_below(child.as_ref()),
-        None => None,
-    })
+/// An expression with its constants as SQL spells them.
+fn shown(expr: &Arc<dyn PhysicalExpr>) -> String {
+    let spelled = Arc::clone(expr).transform_down(|part| {
+        let Some(literal) = part.downcast_ref::<Literal>() else { return Ok(Transformed::no(part)) };
+        let text = match literal.value() {
+            ScalarValue::Utf8(Some(text)) | ScalarValue::LargeUtf8(Some(text)) | ScalarValue::Utf8View(Some(text)) => {
+                text.clone()
+            }
+            ScalarValue::TimestampMicrosecond(Some(us), zone) => match DateTime::from_timestamp_micros(*us) {
+                Some(time) => {
+                    let zone = if zone.is_some() { "+00" } else { "" };
+                    format!("{}{zone}", time.format("%Y-%m-%d %H:%M:%S%.f"))
+                }
+                None => return Ok(Transformed::no(part)),
+            },
+            _ => return Ok(Transformed::no(part)),
+        };
+        let quoted = format!("'{}'", text.replace('\'', "''"));
+        Ok(Transformed::yes(Arc::new(Literal::new(ScalarValue::Utf8(Some(quoted)))) as Arc<dyn PhysicalExpr>))
+    });
+    unwrapped(&plain(&spelled.map_or_else(|_| expr.to_string(), |spelled| spelled.data.to_string())))
+}
+
+/// Names of computed columns keep the planner's spelling of constants: `Utf8("1 day")` becomes `'1 day'`, `Int64(1)`
+/// becomes `1`.
+fn unwrapped(name: &str) -> String {
+    let mut text = name.to_owned();
+    for (open, close, quote) in [("Utf8(\"", "\")", "'"), ("Int64(", ")", "")] {
+        let mut from = 0;
+        while let Some(start) = text[from..].find(open).map(|at| from + at) {
+            let inner = start + open.len();
+            let Some(end) = text[inner..].find(close).map(|at| inner + at) else { break };
+            let constant = format!("{quote}{}{quote}", &text[inner..end]);
+            text.replace_range(start..end + close.len(), &constant);
+            from = start + constant.len();
+        }
+    }
+    text
 }
 
 /// Cost, rows and width in the style of PostgreSQL. There are no statistics yet: the numbers only grow with the plan.

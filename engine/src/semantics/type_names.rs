@@ -48,8 +48,14 @@ fn numeric(precision: u64, scale: i64) -> Result<PgType, Error> {
     if !(1..=1000).contains(&precision) {
         return Err(bound(format!("NUMERIC precision {precision} must be between 1 and 1000")));
     }
-    if precision > 38 || !(0..=38).contains(&scale) {
-        return Err(Error::unsupported(format!("numeric({precision},{scale}): at most 38 digits")));
+    if !(-1000..=1000).contains(&scale) {
+        return Err(bound(format!("NUMERIC scale {scale} must be between -1000 and 1000")));
+    }
+    if precision > 38 {
+        return Err(Error::unsupported("numeric precision above 38"));
+    }
+    if !(0..=precision as i64).contains(&scale) {
+        return Err(Error::unsupported("a numeric scale below 0 or above the precision"));
     }
     Ok(PgType::Numeric(Some((precision as u8, scale as i8))))
 }

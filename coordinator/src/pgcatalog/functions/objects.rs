@@ -4,7 +4,7 @@ use super::super::run::{Context, column_of};
 use super::super::value::{Row, Value};
 use super::Eval;
 use crate::pgcatalog::relations::oids;
-use crate::pgcatalog::system::Bytes;
+use crate::pgcatalog::system::{Bytes, ListedFunction};
 use proto::Result;
 
 pub(super) const FUNCTIONS: &[(&str, Eval)] = &[
@@ -55,11 +55,14 @@ pub(super) const FUNCTIONS: &[(&str, Eval)] = &[
         )))
     }),
     ("pg_get_function_result(oid) text", |ctx, args| {
+        if let Some(function) = listed(ctx, &args[0]) {
+            return Ok(if function.kind == 'p' { Value::Null } else { Value::text(function.result) });
+        }
         let result = ctx.lookup_value("pg_proc", "oid", &args[0], "prorettype").and_then(|oid| oid.as_int());
         Ok(result.map_or(Value::Null, |oid| ctx.type_name(oid, -1)))
     }),
-    ("pg_get_function_arguments(oid) text", |ctx, args| function_arguments(ctx, &args[0])),
-    ("pg_get_function_identity_arguments(oid) text", |ctx, args| function_arguments(ctx, &args[0])),
+    ("pg_get_function_arguments(oid) text", |ctx, args| function_arguments(ctx, &args[0], true)),
+    ("pg_get_function_identity_arguments(oid) text", |ctx, args| function_arguments(ctx, &args[0], false)),
     ("pg_get_functiondef(oid) text", |_, _| Ok(Value::Null)),
     ("pg_get_function_sqlbody(oid) text", |_, _| Ok(Value::Null)),
     ("pg_get_ruledef(oid, bool?) text", |_, _| Ok(Value::Null)),
@@ -171,7 +174,15 @@ fn index_definition(ctx: &mut Context, oid: &Value, column: i64, pretty: bool) -
     Value::text(format!("CREATE INDEX {name} ON {table} USING btree ({})", columns.join(", ")))
 }
 
-fn function_arguments(ctx: &mut Context, oid: &Value) -> Result<Value> {
+fn listed(ctx: &Context, oid: &Value) -> Option<ListedFunction> {
+    let position = oids::function_position(oid.as_int()?)?;
+    ctx.catalog.functions().into_iter().nth(position)
+}
+
+fn function_arguments(ctx: &mut Context, oid: &Value, with_defaults: bool) -> Result<Value> {
+    if let Some(function) = listed(ctx, oid) {
+        return Ok(Value::text(function.argument_list(with_defaults)));
+    }
     let Some(row) = ctx.lookup("pg_proc", "oid", oid).into_iter().next() else { return Ok(Value::Null) };
     let names = row[column_of("pg_proc", "proargnames")].elements().to_vec();
     let types = row[column_of("pg_proc", "proargtypes")].elements().to_vec();

@@ -413,6 +413,23 @@ fn procedures(fill: &Filler, catalog: &dyn SystemCatalog) -> Vec<Row> {
         fill.set(&mut blocker, "prorettype", int(2279));
         fill.set(&mut blocker, "provolatile", char('v'));
         rows.push(blocker);
+        for (position, function) in catalog.functions().iter().enumerate() {
+            let mut row = procedure(int(oids::function(position)), function.name, "public", 13);
+            let (arguments, names) = (&function.arguments, function.arguments.iter().map(|a| Value::text(a.name)));
+            let optional = arguments.iter().filter(|argument| !argument.default.is_empty()).count();
+            let set = [
+                ("prokind", char(function.kind)),
+                ("proretset", Value::Bool(function.set)),
+                ("provolatile", char('v')),
+                ("pronargs", Value::Int(arguments.len() as i64)),
+                ("pronargdefaults", Value::Int(optional as i64)),
+                ("prorettype", int(function.result_oid())),
+                ("proargtypes", Value::array(function.argument_oids().into_iter().map(|oid| Value::Int(oid.into())))),
+                ("proargnames", Value::array(names)),
+            ];
+            set.into_iter().for_each(|(name, value)| fill.set(&mut row, name, value));
+            rows.push(row);
+        }
     }
     rows
 }

@@ -20,6 +20,17 @@ pub(crate) const DEFAULT_TABLESPACE: u32 = 1663;
 pub(crate) const DEFAULT_COLLATION: u32 = 100;
 pub(crate) const C_COLLATION: u32 = 950;
 
+/// TimescaleDB's functions, in the order they are listed.
+const FUNCTIONS: u32 = 15_200;
+
+pub(crate) fn function(position: usize) -> u32 {
+    FUNCTIONS + position as u32
+}
+
+pub(crate) fn function_position(oid: i64) -> Option<usize> {
+    usize::try_from(oid.checked_sub(i64::from(FUNCTIONS))?).ok()
+}
+
 pub(crate) fn chunk(id: ChunkId) -> u32 {
     0x4000_0000 | id.0
 }

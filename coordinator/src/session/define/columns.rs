@@ -1,7 +1,7 @@
 //! Column definitions out of `CREATE TABLE` and `ALTER TABLE`.
 
 use crate::session::parse::fold;
-use datafusion::sql::sqlparser::ast::{ColumnDef as ColumnAst, ColumnOption, DataType, Expr};
+use datafusion::sql::sqlparser::ast::{ArrayElemTypeDef, ColumnDef as ColumnAst, ColumnOption, DataType, Expr};
 use engine::{ColumnDef, PgType};
 use proto::{ColumnId, Error, Result, SqlState};
 
@@ -63,14 +63,15 @@ pub fn checked_name(name: String) -> Result<String> {
 }
 
 /// # Errors
-/// `42704 type "x" does not exist`; `0A000` for `serial`, whose sequence we do not have.
+/// `42704 type "x" does not exist`; `0A000` for `serial`, whose sequence we do not have, and for a `numeric` wider than
+/// we hold.
 pub fn column_type(ast: &DataType) -> Result<PgType> {
     let ty = match ast {
-        DataType::Array(_) => {
-            let text = ast.to_string();
-            let element = text.trim_end_matches("[]");
-            spelled(element).map(|element| PgType::Array(Box::new(element)))
+        DataType::Array(ArrayElemTypeDef::SquareBracket(element, _) | ArrayElemTypeDef::AngleBracket(element)) => {
+            return column_type(element).map(|element| PgType::Array(Box::new(element)));
         }
+        // Their precision and scale are checked there.
+        DataType::Numeric(_) | DataType::Decimal(_) | DataType::Dec(_) => return engine::semantics::pg_type(ast),
         other => spelled(&other.to_string()),
     };
     let ty = ty.ok_or_else(|| {
@@ -148,6 +149,17 @@ mod tests {
         ] {
             assert_eq!(parsed(text).map(|ty| ty.to_string()).as_deref(), Ok(shown), "{text}");
         }
+        for (text, code) in [
+            ("numeric(40,2)", "0A000"),
+            ("decimal(39)[]", "0A000"),
+            ("numeric(5,-2)", "0A000"),
+            ("numeric(1001,2)", "22023"),
+            ("numeric(0)", "22023"),
+            ("numeric(38,1001)", "22023"),
+        ] {
+            assert_eq!(parsed(text).unwrap_err().code.as_str(), code, "{text}");
+        }
+        assert_eq!(parsed("numeric(40,2)").unwrap_err().message, "numeric precision above 38 is not supported yet");
         assert_eq!(parsed("nosuch").unwrap_err().code.as_str(), "42704");
         assert_eq!(parsed("serial").unwrap_err().code.as_str(), "0A000");
     }

@@ -1,8 +1,9 @@
 //! Databases, schemas and extensions.
 
 use super::columns::{checked_name, unserved};
+use super::drop::{self, Kind};
 use super::{object_name, skip_or};
-use crate::catalog::{CatalogChange, Database, Extension, Schema};
+use crate::catalog::{CatalogChange, Database, Extension, Relation, Schema};
 use crate::pg::backend::Notice;
 use crate::session::Session;
 use crate::session::parse::fold;
@@ -96,12 +97,13 @@ pub async fn drop_schema(session: &mut Session, name: &str, if_exists: bool, cas
         for relation in schema.relations.keys() {
             let relation = (Some(name.to_owned()), relation.clone());
             let now = session.catalog().await;
-            match now.relation(&database, name, &relation.1) {
-                Some(crate::catalog::Relation::Table(_)) => super::table::drop(session, &relation, true, true).await?,
-                Some(crate::catalog::Relation::View(_)) => super::view::drop(session, &relation, true, true).await?,
+            let kind = match now.relation(&database, name, &relation.1) {
+                Some(Relation::Table(_)) => Kind::Table,
+                Some(Relation::View(_)) => Kind::View,
                 // Went with another one before it.
-                None => {}
-            }
+                None => continue,
+            };
+            drop::relation(session, kind, &relation, true, true).await?;
         }
     }
     session.change(CatalogChange::DropSchema { database, name: name.to_owned() }).await

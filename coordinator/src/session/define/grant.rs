@@ -4,7 +4,6 @@ use super::object_name;
 use crate::catalog::{CatalogChange, Grantee, Privilege, Relation};
 use crate::pg::backend::Outcome;
 use crate::session::Session;
-use crate::session::relations::find;
 use datafusion::sql::sqlparser::ast::{
     Action, Grant, GrantObjects, Grantee as GranteeAst, GranteesType, ObjectName, Privileges, Revoke,
 };
@@ -135,10 +134,9 @@ fn grantee_name(grantee: &GranteeAst) -> String {
 
 async fn relations(session: &mut Session, names: &[ObjectName]) -> Result<Vec<TableId>> {
     let catalog = session.catalog().await;
-    let path = session.variables.search_path(session.current_user());
     let mut found = Vec::new();
     for name in names.iter().map(object_name) {
-        let (id, kind, owner) = match find(&catalog, &session.database, &path, name.0.as_deref(), &name.1) {
+        let (id, kind, owner) = match session.find(&catalog, &name) {
             Some(Relation::Table(table)) => (table.id, "table", table.owner.clone()),
             Some(Relation::View(view)) => (view.id, "view", view.owner.clone()),
             None => return Err(super::no_relation(&name)),

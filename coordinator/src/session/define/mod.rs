@@ -1,11 +1,13 @@
 //! Definitions: statements that change the catalog. Each only adds changes to the transaction; what they do is undone by
 //! ROLLBACK.
 //!
-//! `columns` types and column definitions · `table` CREATE, ALTER, DROP, TRUNCATE · `view` · `database` databases,
+//! `columns` types and column definitions · `table` CREATE, ALTER, TRUNCATE · `drop` tables and views · `view` views, `bound` their queries · `database` databases,
 //! schemas, extensions · `role` roles and their passwords · `grant` rights.
 
+mod bound;
 mod columns;
 mod database;
+mod drop;
 pub mod grant;
 mod role;
 mod table;
@@ -14,12 +16,24 @@ mod view;
 pub(super) use columns::column_type;
 
 use super::Session;
-use super::parse::fold;
+use super::parse::{TableOption, fold};
 use crate::catalog::CatalogChange;
 use crate::pg::backend::{Notice, Outcome};
 use datafusion::sql::sqlparser::ast::{ObjectName, ObjectNamePart, ObjectType, Statement};
+use drop::Kind;
 use engine::TableDef;
 use proto::{Error, Result, SqlState};
+
+/// `ALTER TABLE … SET (…)`.
+pub(super) async fn set_table_options(
+    session: &mut Session,
+    table: &(Option<String>, String),
+    if_exists: bool,
+    options: &[TableOption],
+) -> Result<Outcome> {
+    let tag = table::set_options(session, table, if_exists, options).await?;
+    Ok(Outcome::Done { tag: tag.to_owned() })
+}
 
 /// `None`: not a definition.
 pub(super) async fn run(session: &mut Session, statement: &Statement) -> Result<Option<Outcome>> {
@@ -62,8 +76,8 @@ async fn drop_objects(
     for name in names {
         let name = object_name(name);
         match kind {
-            ObjectType::Table => table::drop(session, &name, if_exists, cascade).await?,
-            ObjectType::View => view::drop(session, &name, if_exists, cascade).await?,
+            ObjectType::Table => drop::relation(session, Kind::Table, &name, if_exists, cascade).await?,
+            ObjectType::View => drop::relation(session, Kind::View, &name, if_exists, cascade).await?,
             ObjectType::Schema => database::drop_schema(session, &name.1, if_exists, cascade).await?,
             ObjectType::Database => database::drop(session, &name.1, if_exists).await?,
             ObjectType::Role | ObjectType::User => role::drop(session, &name.1, if_exists).await?,

@@ -1,4 +1,4 @@
-//! CREATE, ALTER, DROP and TRUNCATE TABLE.
+//! CREATE, ALTER and TRUNCATE TABLE.
 
 use super::columns::{checked_name, column, column_type, unserved};
 use super::{no_relation, object_name, skip_or};
@@ -6,12 +6,12 @@ use crate::catalog::{CatalogChange, ColumnAlteration, CommentTarget, Relation};
 use crate::pg::backend::{Notice, Outcome};
 use crate::session::Session;
 use crate::session::insert::Shape;
-use crate::session::parse::fold;
+use crate::session::parse::{TableOption, fold};
 use crate::session::query::rows_of;
-use crate::session::relations::find;
+use crate::timescale::CompressionOptions;
 use datafusion::sql::sqlparser::ast::{
-    AlterColumnOperation, AlterTable, AlterTableOperation, CommentObject, CreateIndex, CreateTable, Expr, ObjectName,
-    Owner, RenameTableNameKind, Statement, Truncate, Value as Literal,
+    AlterColumnOperation, AlterTable, AlterTableOperation, CommentObject, CreateIndex, CreateTable, DropBehavior, Expr,
+    ObjectName, Owner, RenameTableNameKind, Statement, Truncate, Value as Literal,
 };
 use engine::types::TimeContext;
 use engine::{ColumnDef, PgType, TableDef};
@@ -112,8 +112,7 @@ async fn owned(
     if_exists: bool,
 ) -> Result<Option<Arc<TableDef>>> {
     let catalog = session.catalog().await;
-    let path = session.variables.search_path(session.current_user());
-    match find(&catalog, &session.database, &path, name.0.as_deref(), &name.1) {
+    match session.find(&catalog, name) {
         Some(Relation::Table(table)) => {
             let table = table.clone();
             session.check_owner(&table).await?;
@@ -137,8 +136,43 @@ pub async fn alter(session: &mut Session, alter: &AlterTable) -> Result<&'static
                 session.change(change).await?;
             }
         }
+        if let AlterTableOperation::DropColumn { column_names, drop_behavior, .. } = operation {
+            let names = column_names.iter().map(fold).collect::<Vec<_>>().join(", ");
+            let cascade = *drop_behavior == Some(DropBehavior::Cascade);
+            super::view::check_readers(session, &table, &names, cascade).await?;
+        }
     }
     Ok("ALTER TABLE")
+}
+
+/// # Errors
+/// What is wrong with the options; `0A000` when nothing is: none of them is served yet.
+pub async fn set_options(
+    session: &mut Session,
+    name: &(Option<String>, String),
+    if_exists: bool,
+    options: &[TableOption],
+) -> Result<&'static str> {
+    session.check_writable("ALTER TABLE")?;
+    let Some(table) = owned(session, name, if_exists).await? else { return Ok("ALTER TABLE") };
+    let Some(compression) = CompressionOptions::parse(&table, options)? else {
+        let names = options.iter().map(|option| option.name.as_str()).collect::<Vec<_>>().join(", ");
+        return Err(unserved(&format!("ALTER TABLE … SET ({names})")));
+    };
+    if table.hypertable.is_none() {
+        let message = format!("table \"{}\" is not a hypertable", table.name);
+        return Err(Error::new(SqlState::HYPERTABLE_NOT_EXIST, message));
+    }
+    refuse(&compression, &table)
+}
+
+fn refuse(compression: &CompressionOptions, table: &TableDef) -> Result<&'static str> {
+    let what = match compression.enabled {
+        Some(false) => "switching compression off",
+        _ => "compression",
+    };
+    Err(unserved(&format!("{what} on hypertable \"{}\"", table.name))
+        .detail("Sealed chunks are kept sorted and compressed already, without being asked."))
 }
 
 /// `None`: nothing to do, after a notice.
@@ -193,10 +227,6 @@ fn alteration(
             one(CatalogChange::SetOwner { relation: id, owner })
         }
         AlterTableOperation::AddConstraint { .. } => Err(unserved("a table constraint")),
-        AlterTableOperation::SetOptionsParens { options } => {
-            let names = options.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            Err(unserved(&format!("ALTER TABLE … SET ({names})")))
-        }
         other => Err(unserved(&format!("ALTER TABLE … {other}"))),
     }
 }
@@ -247,32 +277,6 @@ fn literal_text(expr: &Expr) -> Option<String> {
         Expr::Cast { expr, .. } | Expr::Nested(expr) => literal_text(expr),
         Expr::UnaryOp { op, expr } if op.to_string() == "-" => Some(format!("-{}", literal_text(expr)?)),
         _ => None,
-    }
-}
-
-pub async fn drop(
-    session: &mut Session,
-    name: &(Option<String>, String),
-    if_exists: bool,
-    cascade: bool,
-) -> Result<()> {
-    session.check_writable("DROP TABLE")?;
-    let catalog = session.catalog().await;
-    let path = session.variables.search_path(session.current_user());
-    match find(&catalog, &session.database, &path, name.0.as_deref(), &name.1) {
-        Some(Relation::Table(table)) => {
-            session.check_owner(table).await?;
-            super::view::drop_dependants(session, table.id, cascade).await?;
-            session.change(CatalogChange::DropTable(table.id)).await
-        }
-        Some(Relation::View(_)) => {
-            Err(Error::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is not a table", name.1))
-                .hint("Use DROP VIEW to remove a view."))
-        }
-        None => {
-            let missing = Error::new(SqlState::UNDEFINED_TABLE, format!("table \"{}\" does not exist", name.1));
-            skip_or(session, if_exists, missing)
-        }
     }
 }
 

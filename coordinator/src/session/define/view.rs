@@ -1,17 +1,19 @@
-//! Views: the query's text, kept as it was written; names are looked up when the view is used.
+//! Views: the query's text as it was written, and the same bound to what it reads.
 
+use super::bound::bind;
 use super::columns::{checked_name, unserved};
-use super::{no_relation, object_name, skip_or};
-use crate::catalog::{CatalogChange, Relation, ViewDef};
+use super::drop::drop_dependants;
+use super::object_name;
+use crate::catalog::{CatalogChange, CatalogState, Relation, ViewDef};
+use crate::pg::backend::Notice;
 use crate::session::Session;
 use crate::session::parse::fold;
 use crate::session::query;
-use crate::session::relations::find;
-use datafusion::sql::sqlparser::ast::{CreateView, Statement, visit_relations};
-use engine::ColumnDef;
+use crate::session::relations::bound_name;
+use datafusion::sql::sqlparser::ast::{CreateView, Query, Statement};
+use engine::{ColumnDef, TableDef};
 use proto::{ColumnId, Error, Result, SqlState, TableId};
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 
 pub async fn create(session: &mut Session, create: &CreateView) -> Result<&'static str> {
     session.check_writable("CREATE VIEW")?;
@@ -24,8 +26,10 @@ pub async fn create(session: &mut Session, create: &CreateView) -> Result<&'stat
     let (schema, name) = object_name(&create.name);
     let schema = session.target_schema(schema.as_deref()).await?;
     let name = checked_name(name)?;
-    let statement = Statement::Query(create.query.clone());
-    let plan = query::prepare(session, &statement, &[]).await?;
+    let catalog = session.catalog().await;
+    let search_path = session.variables.search_path(session.current_user());
+    let bound = bind(&catalog, &session.database, &search_path, &create.query)?;
+    let plan = query::prepare(session, &Statement::Query(Box::new(bound.query.clone())), &[]).await?;
     if !plan.params().is_empty() {
         return Err(Error::new(SqlState::UNDEFINED_PARAMETER, "there is no parameter $1"));
     }
@@ -48,28 +52,32 @@ pub async fn create(session: &mut Session, create: &CreateView) -> Result<&'stat
         comment: None,
     });
     let columns = columns.collect::<Vec<_>>();
-    let sql = match create.columns.is_empty() {
-        true => create.query.to_string(),
+    let named = |query: &Query| match create.columns.is_empty() {
+        true => query.to_string(),
         false => {
             let quoted = names.iter().map(|name| format!("\"{}\"", name.replace('"', "\"\""))).collect::<Vec<_>>();
-            format!("SELECT * FROM ({}) AS named({})", create.query, quoted.join(", "))
+            format!("SELECT * FROM ({query}) AS named({})", quoted.join(", "))
         }
     };
-    let catalog = session.catalog().await;
+    let (sql, bound, reads) = (named(&create.query), named(&bound.query), bound.reads);
     let existing = catalog.relation(&session.database, &schema, &name).map(|found| match found {
-        Relation::View(view) => Ok((view.id, view.owner.clone())),
+        Relation::View(view) => Ok(view.clone()),
         Relation::Table(_) => Err(Error::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{name}\" is not a view"))),
     });
-    let search_path = session.variables.search_path(session.current_user());
     let replaced = match (existing, create.or_replace) {
         (Some(existing), true) => Some(existing?),
         _ => None,
     };
-    if let Some((_, owner)) = &replaced {
-        session.check_owner_of("view", &name, owner).await?;
+    if let Some(replaced) = &replaced {
+        session.check_owner_of("view", &name, &replaced.owner).await?;
+        check_replacement(&replaced.columns, &columns)?;
+        check_not_circular(&catalog, replaced, reads.keys().copied().collect())?;
     }
     let replaces = replaced.is_some();
-    let (id, owner) = replaced.unwrap_or_else(|| (TableId(session.new_oid()), session.current_user().to_owned()));
+    let (id, owner) = match replaced {
+        Some(replaced) => (replaced.id, replaced.owner.clone()),
+        None => (TableId(session.new_oid()), session.current_user().to_owned()),
+    };
     let view = ViewDef {
         id,
         database: session.database.clone(),
@@ -77,78 +85,74 @@ pub async fn create(session: &mut Session, create: &CreateView) -> Result<&'stat
         name,
         owner,
         sql,
+        bound,
         columns,
-        depends_on: dependencies(session, &catalog, &statement, &search_path),
-        search_path,
+        reads,
         comment: None,
     };
     session.change(if replaces { CatalogChange::ReplaceView(view) } else { CatalogChange::CreateView(view) }).await?;
     Ok("CREATE VIEW")
 }
 
-fn dependencies(
-    session: &Session,
-    catalog: &crate::catalog::CatalogState,
-    statement: &Statement,
-    path: &[String],
-) -> BTreeSet<TableId> {
-    let mut found = BTreeSet::new();
-    let _: ControlFlow<()> = visit_relations(statement, |name| {
-        let (schema, name) = object_name(name);
-        match find(catalog, &session.database, path, schema.as_deref(), &name) {
-            Some(Relation::Table(table)) => found.insert(table.id),
-            Some(Relation::View(view)) => found.insert(view.id),
-            None => false,
-        };
-        ControlFlow::Continue(())
-    });
-    found
-}
-
-pub async fn drop(
-    session: &mut Session,
-    name: &(Option<String>, String),
-    if_exists: bool,
-    cascade: bool,
-) -> Result<()> {
-    session.check_writable("DROP VIEW")?;
-    let catalog = session.catalog().await;
-    let path = session.variables.search_path(session.current_user());
-    match find(&catalog, &session.database, &path, name.0.as_deref(), &name.1) {
-        Some(Relation::View(view)) => {
-            session.check_owner_of("view", &view.name, &view.owner).await?;
-            drop_dependants(session, view.id, cascade).await?;
-            session.change(CatalogChange::DropView(view.id)).await
-        }
-        Some(Relation::Table(_)) => {
-            Err(Error::new(SqlState::WRONG_OBJECT_TYPE, format!("\"{}\" is not a view", name.1))
-                .hint("Use DROP TABLE to remove a table."))
-        }
-        None => {
-            let mut missing = no_relation(name);
-            missing.message = format!("view \"{}\" does not exist", name.1);
-            skip_or(session, if_exists, missing)
-        }
+/// What uses the view keeps working: the columns there were stay as they are, and new ones come behind them.
+fn check_replacement(before: &[ColumnDef], after: &[ColumnDef]) -> Result<()> {
+    let refused = |message: String| Err(Error::new(SqlState::INVALID_TABLE_DEFINITION, message));
+    if after.len() < before.len() {
+        return refused("cannot drop columns from view".to_owned());
     }
-}
-
-/// With CASCADE, the views that read `relation`, those that read them first. Without it the catalog refuses the drop.
-pub async fn drop_dependants(session: &mut Session, relation: TableId, cascade: bool) -> Result<()> {
-    if !cascade {
-        return Ok(());
-    }
-    let catalog = session.catalog().await;
-    let mut order = vec![relation];
-    let mut next = 0;
-    while let Some(id) = order.get(next).copied() {
-        next += 1;
-        for view in catalog.views().filter(|view| view.depends_on.contains(&id)) {
-            order.retain(|known| *known != view.id);
-            order.push(view.id);
+    for (old, new) in before.iter().zip(after) {
+        if old.name != new.name {
+            return refused(format!("cannot change name of view column \"{}\" to \"{}\"", old.name, new.name));
         }
-    }
-    for id in order.into_iter().skip(1).rev() {
-        session.change(CatalogChange::DropView(id)).await?;
+        if old.ty != new.ty {
+            let (column, from, to) = (&old.name, &old.ty, &new.ty);
+            return refused(format!("cannot change data type of view column \"{column}\" from {from} to {to}"));
+        }
     }
     Ok(())
+}
+
+fn check_not_circular(catalog: &CatalogState, view: &ViewDef, mut reads: Vec<TableId>) -> Result<()> {
+    let mut seen = BTreeSet::new();
+    while let Some(id) = reads.pop() {
+        if id == view.id {
+            let message = format!("infinite recursion detected in rules for relation \"{}\"", view.name);
+            return Err(Error::new(SqlState::new("42P17"), message));
+        }
+        if let (true, Some(Relation::View(read))) = (seen.insert(id), catalog.relation_by_id(id)) {
+            reads.extend(read.reads.keys());
+        }
+    }
+    Ok(())
+}
+
+/// The views that read a column which is gone now: with CASCADE they go too, without they keep it from going.
+pub async fn check_readers(session: &mut Session, table: &TableDef, column: &str, cascade: bool) -> Result<()> {
+    let catalog = session.catalog().await;
+    let readers = catalog.views().filter(|view| view.reads.contains_key(&table.id)).cloned().collect::<Vec<_>>();
+    for view in readers {
+        if is_whole(session, &view).await? {
+            continue;
+        }
+        let what = format!("column {column} of table {}", table.name);
+        if !cascade {
+            let message = format!("cannot drop {what} because other objects depend on it");
+            return Err(Error::new(SqlState::DEPENDENT_OBJECTS_STILL_EXIST, message)
+                .detail(format!("view {} depends on {what}", view.name))
+                .hint("Use DROP ... CASCADE to drop the dependent objects too."));
+        }
+        drop_dependants(session, view.id, true).await?;
+        session.change(CatalogChange::DropView(view.id)).await?;
+        session.notice(Notice::notice(format!("drop cascades to view {}", view.name)));
+    }
+    Ok(())
+}
+
+/// Whether the view still has all its columns, as the catalog is now.
+async fn is_whole(session: &mut Session, view: &ViewDef) -> Result<bool> {
+    match query::columns_of(session, &format!("SELECT * FROM {}", bound_name(view.id))).await {
+        Ok(types) => Ok(types.len() == view.columns.len()),
+        Err(error) if error.code == SqlState::UNDEFINED_COLUMN => Ok(false),
+        Err(error) => Err(error),
+    }
 }

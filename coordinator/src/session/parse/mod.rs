@@ -1,5 +1,7 @@
 //! SQL text to statements. The PostgreSQL grammar is sqlparser's; the few statements it refuses (a `GRANT` on a foreign
-//! server, one role to another, …) are read here from the same tokens.
+//! server, one role to another, …) are read from the same tokens by `own`.
+
+mod own;
 
 use datafusion::sql::sqlparser::ast::{Ident, Statement};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
@@ -26,6 +28,12 @@ pub enum Command {
         roles: Vec<String>,
         members: Vec<String>,
     },
+    /// `ALTER TABLE t SET (name = value, …)`, whose names may have a dot.
+    TableOptions {
+        table: (Option<String>, String),
+        if_exists: bool,
+        options: Vec<TableOption>,
+    },
     /// Nothing to do here: CHECKPOINT, VACUUM, REINDEX, … with the tag PostgreSQL answers.
     Maintenance {
         tag: &'static str,
@@ -34,6 +42,13 @@ pub enum Command {
     Refused {
         what: &'static str,
     },
+}
+
+/// `timescaledb.compress_segmentby = 'device'`; without a value it is switched on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableOption {
+    pub name: String,
+    pub value: Option<String>,
 }
 
 /// One statement and the text it was read from.
@@ -98,8 +113,7 @@ fn parse_one(sql: &str, tokens: &[TokenWithSpan]) -> Result<Parsed> {
     let significant = significant.collect::<Vec<_>>();
     let text = slice(sql, &significant);
     let offset = significant.first().map_or(0, |first| position(sql, first.span.start) - 1);
-    let words = Words { tokens: &significant, next: 0 };
-    if let Some(command) = unparsed(words)? {
+    if let Some(command) = own::command(&significant) {
         return Ok(Parsed { command, text, offset });
     }
     let dialect = PostgreSqlDialect {};
@@ -180,60 +194,6 @@ fn parser_error(sql: &str, tokens: &[TokenWithSpan], error: ParserError) -> Erro
     }
 }
 
-/// A cursor over significant tokens.
-struct Words<'a> {
-    tokens: &'a [&'a TokenWithSpan],
-    next: usize,
-}
-
-impl Words<'_> {
-    fn peek(&self) -> Option<&Token> {
-        self.tokens.get(self.next).map(|token| &token.token)
-    }
-
-    fn take(&mut self, keyword: &str) -> bool {
-        let found = matches!(self.peek(), Some(Token::Word(word)) if word.quote_style.is_none()
-            && word.value.eq_ignore_ascii_case(keyword));
-        self.next += usize::from(found);
-        found
-    }
-
-    fn take_all(&mut self, keywords: &[&str]) -> bool {
-        let start = self.next;
-        let all = keywords.iter().all(|keyword| self.take(keyword));
-        if !all {
-            self.next = start;
-        }
-        all
-    }
-
-    fn name(&mut self) -> Option<String> {
-        let name = match self.peek()? {
-            Token::Word(word) => fold(&Ident {
-                value: word.value.clone(),
-                quote_style: word.quote_style,
-                span: self.tokens[self.next].span,
-            }),
-            _ => return None,
-        };
-        self.next += 1;
-        Some(name)
-    }
-
-    fn names(&mut self) -> Option<Vec<String>> {
-        let mut names = vec![self.name()?];
-        while self.peek() == Some(&Token::Comma) {
-            self.next += 1;
-            names.push(self.name()?);
-        }
-        Some(names)
-    }
-
-    fn is_done(&self) -> bool {
-        self.next == self.tokens.len()
-    }
-}
-
 /// An identifier as PostgreSQL folds it: lower case unless quoted.
 pub fn fold(ident: &Ident) -> String {
     match ident.quote_style {
@@ -282,92 +242,9 @@ pub(crate) fn qualified_name(text: &str) -> Result<(Option<String>, String)> {
     }
 }
 
-/// `None`: sqlparser shall read it.
-fn unparsed(mut words: Words<'_>) -> Result<Option<Command>> {
-    for (keyword, grant) in [("GRANT", true), ("REVOKE", false)] {
-        if words.take(keyword) {
-            return Ok(grant_of(words, grant));
-        }
-    }
-    let maintenance: &[(&[&str], &'static str)] = &[
-        (&["CHECKPOINT"], "CHECKPOINT"),
-        (&["VACUUM"], "VACUUM"),
-        (&["ANALYZE"], "ANALYZE"),
-        (&["REINDEX"], "REINDEX"),
-        (&["UNLISTEN"], "UNLISTEN"),
-    ];
-    if let Some((_, tag)) = maintenance.iter().find(|(keywords, _)| words.take_all(keywords)) {
-        return Ok(Some(Command::Maintenance { tag }));
-    }
-    let refused: &[(&[&str], &'static str)] = &[
-        (&["PREPARE", "TRANSACTION"], "PREPARE TRANSACTION"),
-        (&["COMMIT", "PREPARED"], "COMMIT PREPARED"),
-        (&["ROLLBACK", "PREPARED"], "ROLLBACK PREPARED"),
-        (&["ALTER", "DEFAULT", "PRIVILEGES"], "ALTER DEFAULT PRIVILEGES"),
-        (&["ALTER", "SYSTEM"], "ALTER SYSTEM"),
-        (&["REASSIGN", "OWNED"], "REASSIGN OWNED"),
-        (&["DROP", "OWNED"], "DROP OWNED"),
-        (&["CREATE", "SERVER"], "CREATE SERVER"),
-        (&["DROP", "SERVER"], "DROP SERVER"),
-        (&["CLUSTER"], "CLUSTER"),
-        (&["DO"], "DO"),
-        (&["LISTEN"], "LISTEN"),
-        (&["NOTIFY"], "NOTIFY"),
-        (&["MOVE"], "MOVE"),
-    ];
-    Ok(refused.iter().find(|(keywords, _)| words.take_all(keywords)).map(|(_, what)| Command::Refused { what }))
-}
-
-fn grant_of(mut words: Words<'_>, grant: bool) -> Option<Command> {
-    let to = if grant { "TO" } else { "FROM" };
-    let usage = words.take_all(&["USAGE", "ON", "FOREIGN", "SERVER"])
-        || words.take_all(&["ALL", "ON", "FOREIGN", "SERVER"])
-        || words.take_all(&["ALL", "PRIVILEGES", "ON", "FOREIGN", "SERVER"]);
-    let objects = words.names()?;
-    if !words.take(to) {
-        return None;
-    }
-    let grantees = words.names()?;
-    let done = words.is_done()
-        || words.take_all(&["WITH", "GRANT", "OPTION"])
-        || words.take_all(&["WITH", "ADMIN", "OPTION"])
-        || words.take("CASCADE")
-        || words.take("RESTRICT");
-    match (done && words.is_done(), usage) {
-        (false, _) => None,
-        (true, true) => Some(Command::ServerUsage { grant, servers: objects, grantees }),
-        (true, false) => Some(Command::Membership { grant, roles: objects, members: grantees }),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn one(sql: &str) -> Command {
-        let mut parsed = parse(sql).unwrap();
-        assert_eq!(parsed.len(), 1, "{sql}");
-        parsed.remove(0).command
-    }
-
-    #[test]
-    fn the_tutorials_grant_is_read() {
-        let Command::ServerUsage { grant, servers, grantees } =
-            one("GRANT USAGE ON FOREIGN SERVER dn1, dn2 to testuser;")
-        else {
-            panic!("another command");
-        };
-        assert!(grant);
-        assert_eq!((servers, grantees), (vec!["dn1".to_owned(), "dn2".to_owned()], vec!["testuser".to_owned()]));
-    }
-
-    #[test]
-    fn roles_and_tables_are_told_apart_in_grants() {
-        assert!(matches!(one("GRANT a TO b"), Command::Membership { grant: true, .. }));
-        assert!(matches!(one("REVOKE a FROM b"), Command::Membership { grant: false, .. }));
-        assert!(matches!(one("GRANT SELECT ON t TO b"), Command::Sql(Statement::Grant(_))));
-        assert!(matches!(one("GRANT CREATE ON SCHEMA public TO b"), Command::Sql(Statement::Grant(_))));
-    }
 
     #[test]
     fn statements_are_split_outside_quotes_only() {
