@@ -5,8 +5,10 @@ use super::run::Context;
 use super::schema::{is_integer, is_reg};
 use super::time;
 use super::tree::OutColumn;
-use super::value::{Row, Value};
+use super::value::{Interval, Row, Value};
+use datafusion::scalar::ScalarValue;
 use engine::PgType;
+use engine::types::{TimeContext, TimeZone, parse_interval, parse_scalar};
 use proto::{Error, Result, SqlState};
 
 pub(crate) fn is_text(ty: &PgType) -> bool {
@@ -136,13 +138,8 @@ fn truncate_name(text: &str) -> &str {
 }
 
 fn malformed(ty: &PgType, text: &str) -> Error {
-    let code = match ty {
-        PgType::Timestamp | PgType::Timestamptz | PgType::Date | PgType::Time | PgType::Interval => {
-            SqlState::INVALID_DATETIME_FORMAT
-        }
-        _ => SqlState::INVALID_TEXT_REPRESENTATION,
-    };
-    Error::new(code, format!("invalid input syntax for type {ty}: \"{text}\""))
+    let message = format!("invalid input syntax for type {ty}: \"{text}\"");
+    Error::new(SqlState::INVALID_TEXT_REPRESENTATION, message)
 }
 
 fn parse(ctx: &mut Context, text: &str, to: &PgType) -> Result<Value> {
@@ -162,16 +159,18 @@ fn parse(ctx: &mut Context, text: &str, to: &PgType) -> Result<Value> {
         PgType::Numeric(modifier) => {
             return numeric(&parse_numeric(trimmed).ok_or_else(bad)?, modifier.map(|(_, scale)| scale as u8));
         }
-        PgType::Timestamptz | PgType::Timestamp => {
-            let zone = if *to == PgType::Timestamptz { ctx.time_zone() } else { "UTC".to_owned() };
-            Value::Timestamp(time::parse_timestamp(trimmed, &zone, ctx.catalog.now_us()).ok_or_else(bad)?)
+        PgType::Timestamptz | PgType::Timestamp | PgType::Date | PgType::Time | PgType::Interval => {
+            let context = TimeContext { zone: TimeZone::parse(&ctx.time_zone())?, now_us: ctx.catalog.now_us() };
+            match parse_scalar(to, text, &context)? {
+                ScalarValue::TimestampMicrosecond(Some(us), _) => Value::Timestamp(us),
+                ScalarValue::Date32(Some(days)) => Value::Date(days),
+                ScalarValue::Time64Microsecond(Some(us)) => Value::Time(us),
+                _ => {
+                    let (months, days, micros) = parse_interval(text)?;
+                    Value::Interval(Interval { months, days, micros }.into())
+                }
+            }
         }
-        PgType::Date => {
-            let us = time::parse_timestamp(trimmed, "UTC", ctx.catalog.now_us()).ok_or_else(bad)?;
-            Value::Date(us.div_euclid(time::DAY_US) as i32)
-        }
-        PgType::Time => Value::Time(time::parse_time(trimmed).ok_or_else(bad)?),
-        PgType::Interval => Value::Interval(time::parse_interval(trimmed).ok_or_else(bad)?.into()),
         PgType::Int2Vector | PgType::OidVector => {
             let inner = element(to).unwrap_or(PgType::Oid);
             let parts = trimmed.split_whitespace().map(|part| parse(ctx, part, &inner));

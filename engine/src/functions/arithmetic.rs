@@ -1,11 +1,11 @@
-//! Operators whose results differ from DataFusion's: checked integers, float division, numeric products and quotients.
+//! Operators whose results differ from DataFusion's: checked integers and floats, numeric products and quotients.
 //! The planner of operators calls them in place of the plain ones.
 
 use super::scalar::{Call, Function, Overload, raise};
 use super::types::{Class, NUMERIC, NUMERIC_SCALE, as_decimal, class, scale_of, wider_integer};
-use arrow::array::{ArrayRef, AsArray, Datum, Decimal128Array, Float64Array};
+use arrow::array::{ArrayRef, AsArray, Datum, Decimal128Array};
 use arrow::compute::kernels::numeric;
-use arrow::datatypes::{DataType, Decimal128Type, Float64Type, i256};
+use arrow::datatypes::{DataType, Decimal128Type, Float32Type, Float64Type, i256};
 use arrow::error::ArrowError;
 use datafusion::common::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF};
@@ -17,7 +17,10 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
         Function::new("int_add", integers, |call| checked(call, numeric::add)).operator("+").udf(),
         Function::new("int_sub", integers, |call| checked(call, numeric::sub)).operator("-").udf(),
         Function::new("int_mul", integers, |call| checked(call, numeric::mul)).operator("*").udf(),
-        Function::new("float_div", floats, float_div).operator("/").udf(),
+        Function::new("float_add", floats, |call| float(call, numeric::add, sum_verdict)).operator("+").udf(),
+        Function::new("float_sub", floats, |call| float(call, numeric::sub, sum_verdict)).operator("-").udf(),
+        Function::new("float_mul", floats, |call| float(call, numeric::mul, product_verdict)).operator("*").udf(),
+        Function::new("float_div", floats, |call| float(call, numeric::div, quotient_verdict)).operator("/").udf(),
         Function::new("numeric_mul", decimals, numeric_mul).operator("*").udf(),
         Function::new("numeric_div", decimals, numeric_div).operator("/").udf(),
     ]
@@ -50,8 +53,14 @@ fn integers(types: &[DataType]) -> Option<Overload> {
     Some(Overload::new([ty.clone(), ty.clone()], ty))
 }
 
+/// Two of a kind stay; `real` beside anything wider is widened.
 fn floats(types: &[DataType]) -> Option<Overload> {
-    (types.len() == 2).then(|| Overload::new([DataType::Float64, DataType::Float64], DataType::Float64))
+    let ty = match types {
+        [DataType::Float32, DataType::Float32] => DataType::Float32,
+        [_, _] => DataType::Float64,
+        _ => return None,
+    };
+    Some(Overload::new([ty.clone(), ty.clone()], ty))
 }
 
 fn decimals(types: &[DataType]) -> Option<Overload> {
@@ -67,7 +76,7 @@ pub fn datum(value: &ColumnarValue) -> Result<Box<dyn Datum>> {
     })
 }
 
-fn checked(call: &Call, kernel: fn(&dyn Datum, &dyn Datum) -> Result<ArrayRef, ArrowError>) -> Result<ArrayRef> {
+fn checked(call: &Call, kernel: Kernel) -> Result<ArrayRef> {
     let (left, right) = (datum(&call.args[0])?, datum(&call.args[1])?);
     kernel(left.as_ref(), right.as_ref()).map_err(|error| match error {
         ArrowError::ArithmeticOverflow(_) => raise(out_of_range(call.result)),
@@ -75,15 +84,56 @@ fn checked(call: &Call, kernel: fn(&dyn Datum, &dyn Datum) -> Result<ArrayRef, A
     })
 }
 
-fn float_div(call: &Call) -> Result<ArrayRef> {
-    let (left, right) = (call.array(0)?, call.array(1)?);
-    let (left, right) = (left.as_primitive::<Float64Type>(), right.as_primitive::<Float64Type>());
-    let quotient: Float64Array = arrow::compute::try_binary(left, right, |a: f64, b: f64| {
-        // NaN / 0 is NaN in PostgreSQL; anything else over zero is an error.
-        if b == 0.0 && !a.is_nan() { Err(ArrowError::DivideByZero) } else { Ok(a / b) }
-    })
-    .map_err(|_| raise(division_by_zero()))?;
-    Ok(Arc::new(quotient))
+type Kernel = fn(&dyn Datum, &dyn Datum) -> Result<ArrayRef, ArrowError>;
+
+/// A kernel that follows IEEE 754, and then PostgreSQL's verdict on `(left, right, result)`.
+fn float(call: &Call, kernel: Kernel, verdict: fn(f64, f64, f64) -> Result<(), Error>) -> Result<ArrayRef> {
+    let (left, right) = (datum(&call.args[0])?, datum(&call.args[1])?);
+    let result = kernel(left.as_ref(), right.as_ref())?;
+    let fine = match call.result {
+        DataType::Float32 => result.as_primitive::<Float32Type>().values().iter().all(|v| v.is_finite() && *v != 0.0),
+        _ => result.as_primitive::<Float64Type>().values().iter().all(|v| v.is_finite() && *v != 0.0),
+    };
+    if fine {
+        return Ok(result);
+    }
+    let double = |array: ArrayRef| arrow::compute::cast(&array, &DataType::Float64);
+    let arrays = [double(call.array(0)?)?, double(call.array(1)?)?, double(Arc::clone(&result))?];
+    let [left, right, results] = arrays.each_ref().map(|array| array.as_primitive::<Float64Type>());
+    for (row, value) in results.iter().enumerate() {
+        if let Some(value) = value {
+            verdict(left.value(row), right.value(row), value).map_err(raise)?;
+        }
+    }
+    Ok(result)
+}
+
+pub fn float_out_of_range(what: &str) -> Error {
+    Error::new(SqlState::NUMERIC_VALUE_OUT_OF_RANGE, format!("value out of range: {what}"))
+}
+
+fn sum_verdict(left: f64, right: f64, sum: f64) -> Result<(), Error> {
+    match sum.is_infinite() && left.is_finite() && right.is_finite() {
+        true => Err(float_out_of_range("overflow")),
+        false => Ok(()),
+    }
+}
+
+fn product_verdict(left: f64, right: f64, product: f64) -> Result<(), Error> {
+    match product == 0.0 && left != 0.0 && right != 0.0 {
+        true => Err(float_out_of_range("underflow")),
+        false => sum_verdict(left, right, product),
+    }
+}
+
+fn quotient_verdict(left: f64, right: f64, quotient: f64) -> Result<(), Error> {
+    // NaN / 0 is NaN in PostgreSQL; anything else over zero is an error.
+    match quotient {
+        _ if right == 0.0 && !left.is_nan() => Err(division_by_zero()),
+        infinite if infinite.is_infinite() && left.is_finite() => Err(float_out_of_range("overflow")),
+        zero if zero == 0.0 && left != 0.0 && right.is_finite() => Err(float_out_of_range("underflow")),
+        _ => Ok(()),
+    }
 }
 
 fn numeric_mul(call: &Call) -> Result<ArrayRef> {
@@ -131,12 +181,12 @@ fn decimal_kernel(
     Ok(Arc::new(array.with_precision_and_scale(38, NUMERIC_SCALE)?))
 }
 
-fn power_of_ten(exponent: i32) -> Option<i256> {
+pub fn power_of_ten(exponent: i32) -> Option<i256> {
     i256::from_i128(10).checked_pow(u32::try_from(exponent).ok()?)
 }
 
 /// Half away from zero, as `numeric` rounds.
-fn divide_rounding(dividend: i256, divisor: i256) -> i256 {
+pub fn divide_rounding(dividend: i256, divisor: i256) -> i256 {
     let quotient = dividend.wrapping_div(divisor);
     let rest = dividend.wrapping_rem(divisor);
     let twice = rest.wrapping_abs().wrapping_add(rest.wrapping_abs());

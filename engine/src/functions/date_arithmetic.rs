@@ -30,12 +30,8 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
         Function::new("clock_add", clock_and_interval, |call| shift_clocks(call, 1)).operator("+").udf(),
         Function::new("clock_sub", clock_and_interval, |call| shift_clocks(call, -1)).operator("-").udf(),
         Function::new("clock_diff", two_clocks, clock_diff).operator("-").udf(),
-        Function::new("interval_mul", interval_and_float, |call| scale(call, Some)).operator("*").udf(),
-        Function::new("interval_div", interval_and_float, |call| {
-            scale(call, |divisor| (divisor != 0.0).then_some(1.0 / divisor))
-        })
-        .operator("/")
-        .udf(),
+        Function::new("interval_mul", interval_and_float, interval_mul).operator("*").udf(),
+        Function::new("interval_div", interval_and_float, interval_div).operator("/").udf(),
         Function::new("interval_key", one_interval, interval_key).udf(),
         Function::new("age", ages, age).stable().udf(),
         Function::new("justify_hours", same_interval, |call| justify(call, justify_hours)).udf(),
@@ -225,27 +221,44 @@ fn clock_diff(call: &Call) -> Result<ArrayRef> {
     Ok(Arc::new(difference))
 }
 
-/// Fractions of a month become days (30 to a month), fractions of a day become time.
-fn scale(call: &Call, factor: fn(f64) -> Option<f64>) -> Result<ArrayRef> {
+fn interval_mul(call: &Call) -> Result<ArrayRef> {
     let (intervals, factors) = (call.array(0)?, call.array(1)?);
-    let factors = factors.as_primitive::<Float64Type>();
-    let intervals = intervals.as_primitive::<IntervalMonthDayNanoType>();
-    let zero = factors.iter().zip(intervals.iter()).any(|(f, i)| i.is_some() && f.is_some_and(|f| factor(f).is_none()));
-    if zero {
-        return Err(raise(super::arithmetic::division_by_zero()));
-    }
-    let scaled: IntervalMonthDayNanoArray = arrow::compute::binary(intervals, factors, |value, by| {
-        let factor = factor(by).unwrap_or(0.0);
-        let (months, days, nanos) = IntervalMonthDayNanoType::to_parts(value);
-        let all_months = f64::from(months) * factor;
-        let whole_months = all_months.trunc();
-        let all_days = f64::from(days) * factor + (all_months - whole_months) * 30.0;
-        let whole_days = (all_days * 1e9).round() / 1e9;
-        let whole_days = whole_days.trunc();
-        let us = (nanos as f64 / 1000.0) * factor + (all_days - whole_days) * DAY_US as f64;
-        IntervalMonthDayNanoType::make_value(whole_months as i32, whole_days as i32, us.round_ties_even() as i64 * 1000)
-    })?;
-    Ok(Arc::new(scaled))
+    let (intervals, factors) =
+        (intervals.as_primitive::<IntervalMonthDayNanoType>(), factors.as_primitive::<Float64Type>());
+    let product: IntervalMonthDayNanoArray =
+        arrow::compute::binary(intervals, factors, |value, by| scaled_interval(value, |part| part * by))?;
+    Ok(Arc::new(product))
+}
+
+fn interval_div(call: &Call) -> Result<ArrayRef> {
+    let (intervals, divisors) = (call.array(0)?, call.array(1)?);
+    let (intervals, divisors) =
+        (intervals.as_primitive::<IntervalMonthDayNanoType>(), divisors.as_primitive::<Float64Type>());
+    let quotient: IntervalMonthDayNanoArray =
+        arrow::compute::try_binary(intervals, divisors, |value, by: f64| match by == 0.0 {
+            true => Err(ArrowError::DivideByZero),
+            false => Ok(scaled_interval(value, |part| part / by)),
+        })
+        .map_err(|_| raise(super::arithmetic::division_by_zero()))?;
+    Ok(Arc::new(quotient))
+}
+
+/// Each part scaled: fractions of a month become days (30 to a month), fractions of a day become time.
+pub fn scaled_interval(value: IntervalMonthDayNano, scale: impl Fn(f64) -> f64) -> IntervalMonthDayNano {
+    let micros = |value: f64| (value * 1e6).round_ties_even() / 1e6;
+    let (months, days, nanos) = IntervalMonthDayNanoType::to_parts(value);
+    let (all_months, all_days) = (scale(f64::from(months)), scale(f64::from(days)));
+    let days_of_month = micros((all_months - all_months.trunc()) * 30.0);
+    let day_fraction = all_days - all_days.trunc() + days_of_month - days_of_month.trunc();
+    let seconds = micros(day_fraction * 86_400.0);
+    // Fractions of both may add up to a day.
+    let carried_days = (seconds / 86_400.0).trunc();
+    let us = scale(nanos as f64 / 1000.0) + (seconds - carried_days * 86_400.0) * 1e6;
+    IntervalMonthDayNanoType::make_value(
+        all_months.trunc() as i32,
+        (all_days.trunc() + days_of_month.trunc() + carried_days) as i32,
+        (us.round_ties_even() as i64).saturating_mul(1000),
+    )
 }
 
 /// A number that orders intervals as PostgreSQL does: a month has 30 days, a day 24 hours.

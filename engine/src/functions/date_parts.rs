@@ -2,24 +2,24 @@
 
 use super::date_arithmetic::{DAY_US, timestamp_out_of_range};
 use super::scalar::{Call, Function, Overload, raise};
-use super::types::{Class, INTERVAL, NUMERIC, NUMERIC_SCALE, TIME, TIMESTAMP, class, timestamptz};
+use super::types::{Class, INTERVAL, NUMERIC, TIME, TIMESTAMP, class, scale_of, timestamptz};
 use crate::semantics::{Zone, is_finite};
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, PrimitiveArray,
 };
 use arrow::datatypes::{
-    DataType, Date32Type, Float64Type, Int32Type, IntervalMonthDayNano, IntervalMonthDayNanoType,
+    DataType, Date32Type, Field, FieldRef, Float64Type, Int32Type, IntervalMonthDayNano, IntervalMonthDayNanoType,
     Time64MicrosecondType, TimestampMicrosecondType,
 };
 use chrono::{DateTime, Datelike, Months, NaiveDate, Utc};
-use datafusion::common::Result;
-use datafusion::logical_expr::ScalarUDF;
+use datafusion::common::{Result, ScalarValue};
+use datafusion::logical_expr::{ReturnFieldArgs, ScalarUDF};
 use proto::{Error, SqlState};
 use std::sync::Arc;
 
 pub fn functions() -> Vec<Arc<ScalarUDF>> {
     vec![
-        Function::new("extract", |types| part_types(types, NUMERIC), |call| Ok(Arc::new(parts(call)?))).udf(),
+        Function::new("extract", |types| part_types(types, NUMERIC), extract).field(extracted).udf(),
         Function::new("date_part", |types| part_types(types, DataType::Float64), date_part).udf(),
         Function::new("date_trunc", trunc_types, date_trunc).follows(1).udf(),
         Function::new("date_bin", bin_types, date_bin).follows(1).udf(),
@@ -97,14 +97,40 @@ fn parts(call: &Call) -> Result<Decimal128Array> {
         }
         let field = last.as_ref().map_or("", |(_, field)| field.as_str());
         let millionths = part(field, &values, row, zone).map_err(raise)?;
-        // Decimal128(38, 16) counts in 1e-16.
-        results.push(Some(millionths * 10i128.pow(NUMERIC_SCALE as u32 - 6)));
+        results.push(Some(millionths));
     }
-    Ok(Decimal128Array::from(results).with_precision_and_scale(38, NUMERIC_SCALE)?)
+    Ok(Decimal128Array::from(results))
+}
+
+/// Fields that can have a fraction show all of it: six digits of seconds, three of milliseconds.
+fn extracted(args: &ReturnFieldArgs) -> Result<Option<FieldRef>> {
+    let (Some(Some(ScalarValue::Utf8(Some(name)))), Some(value)) =
+        (args.scalar_arguments.first(), args.arg_fields.get(1))
+    else {
+        return Ok(None);
+    };
+    let scale = match canonical(name).as_str() {
+        "epoch" if class(value.data_type()) == Class::Date => 0,
+        "epoch" | "second" => 6,
+        "milliseconds" => 3,
+        "julian" => return Ok(None),
+        _ => 0,
+    };
+    Ok(Some(Arc::new(Field::new("extract", DataType::Decimal128(38, scale), true))))
+}
+
+fn extract(call: &Call) -> Result<ArrayRef> {
+    let scale = i32::from(scale_of(call.result));
+    let unit = 10i128.pow(scale.abs_diff(6));
+    let scaled: Decimal128Array = match scale >= 6 {
+        true => parts(call)?.unary(|millionths| millionths * unit),
+        false => parts(call)?.unary(|millionths| millionths / unit),
+    };
+    Ok(Arc::new(scaled.with_data_type(call.result.clone())))
 }
 
 fn date_part(call: &Call) -> Result<ArrayRef> {
-    let floats: Float64Array = parts(call)?.unary(|value| (value / 10_000_000_000) as f64 / 1e6);
+    let floats: Float64Array = parts(call)?.unary(|millionths| millionths as f64 / 1e6);
     Ok(Arc::new(floats))
 }
 

@@ -1,6 +1,6 @@
 //! Mathematics with PostgreSQL's result types: rounding keeps `numeric` exact and `double precision` half-even.
 
-use super::arithmetic::{division_by_zero, out_of_range};
+use super::arithmetic::{division_by_zero, float_out_of_range, out_of_range};
 use super::scalar::{Call, Function, Overload, raise};
 use super::types::{Class, NUMERIC, as_decimal, class, scale_of, wider_integer};
 use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, Float64Array, Int32Array, PrimitiveArray};
@@ -24,6 +24,7 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
         Function::new("mod", two_exact, remainder).udf(),
         Function::new("div", two_decimals, whole_quotient).udf(),
         Function::new("power", floats, power).alias("pow").operator("^").udf(),
+        Function::new("exp", one_float, exp).udf(),
         Function::new("sqrt", one_float, |call| of_float(call, f64::sqrt, check_sqrt)).udf(),
         Function::new("ln", one_float, |call| of_float(call, f64::ln, check_log)).udf(),
         Function::new("log10", one_float, |call| of_float(call, f64::log10, check_log)).udf(),
@@ -302,6 +303,17 @@ fn of_float(call: &Call, function: fn(f64) -> f64, check: fn(f64) -> Result<(), 
     let values = call.array(0)?;
     let checked = |value: f64| check(value).map(|()| function(value)).map_err(raise);
     let results: Float64Array = values.as_primitive::<Float64Type>().try_unary(checked)?;
+    Ok(Arc::new(results))
+}
+
+fn exp(call: &Call) -> Result<ArrayRef> {
+    let values = call.array(0)?;
+    let exponential = |value: f64| match value.exp() {
+        infinite if infinite.is_infinite() && value.is_finite() => Err(raise(float_out_of_range("overflow"))),
+        zero if zero == 0.0 && value.is_finite() => Err(raise(float_out_of_range("underflow"))),
+        result => Ok(result),
+    };
+    let results: Float64Array = values.as_primitive::<Float64Type>().try_unary(exponential)?;
     Ok(Arc::new(results))
 }
 

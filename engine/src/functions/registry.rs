@@ -2,8 +2,8 @@
 //! PostgreSQL has not, and some that show its insides.
 
 use super::{
-    arithmetic, avg, bookend, cast, clock, date_arithmetic, date_parts, histogram, math, narrowed, ordered_set, regexp,
-    series, spread, sum, text, time_bucket, to_char, typed_text,
+    arithmetic, avg, bookend, cast, clock, date_arithmetic, date_parts, histogram, math, narrowed, numeric_digits,
+    ordered_set, overlaps, regexp, series, spread, substring, sum, text, time_bucket, to_char, typed_text, undefined,
 };
 use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::expr::ScalarFunction;
@@ -15,13 +15,13 @@ use std::sync::{Arc, LazyLock};
 #[rustfmt::skip]
 const SCALARS: &[&str] = &[
     // math
-    "acos", "acosh", "asin", "asinh", "atan", "atanh", "atan2", "cbrt", "cos", "cosh", "cot", "degrees", "exp",
+    "acos", "acosh", "asin", "asinh", "atan", "atanh", "atan2", "cbrt", "cos", "cosh", "cot", "degrees",
     "factorial", "gcd", "lcm", "pi", "radians", "signum", "sin", "sinh", "tan", "tanh",
     // text
     "ascii", "bit_length", "btrim", "chr", "initcap", "left", "character_length", "levenshtein", "lower", "lpad", "ltrim",
     "md5", "octet_length", "overlay", "regexp_count", "regexp_like", "regexp_match", "repeat", "replace",
     "reverse", "right", "rpad", "rtrim", "sha224", "sha256", "sha384", "sha512", "split_part", "starts_with", "strpos",
-    "substr", "substring", "to_hex", "translate", "upper", "encode", "decode",
+    "to_hex", "translate", "upper", "encode", "decode",
     // conditions
     "coalesce", "greatest", "least", "nullif",
     // arrays
@@ -69,12 +69,16 @@ impl Registry {
             date_arithmetic::functions(),
             date_parts::functions(),
             math::functions(),
+            numeric_digits::functions(),
+            overlaps::functions(),
             regexp::functions(),
             series::functions(),
+            substring::functions(),
             text::functions(),
             time_bucket::functions(),
             to_char::functions(),
             typed_text::functions(),
+            undefined::functions(),
         ];
         let scalars_in_order: Vec<Arc<ScalarUDF>> = theirs.chain(ours.into_iter().flatten()).collect();
         let theirs = SessionStateDefaults::default_aggregate_functions();
@@ -105,6 +109,11 @@ impl Registry {
             scalars_in_order,
             aggregates_in_order,
         }
+    }
+
+    /// Is the name a window function's, which needs an OVER?
+    pub fn is_window(&self, name: &str) -> bool {
+        self.windows.contains_key(name)
     }
 
     pub fn scalar(&self, name: &str) -> Option<&Arc<ScalarUDF>> {

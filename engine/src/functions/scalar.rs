@@ -34,6 +34,8 @@ impl Overload {
 pub struct Call<'a> {
     pub args: &'a [ColumnarValue],
     pub rows: usize,
+    /// The arguments' fields, which may name a Postgres type.
+    pub fields: &'a [FieldRef],
     pub result: &'a DataType,
     pub config: &'a ConfigOptions,
 }
@@ -219,7 +221,8 @@ impl ScalarUDFImpl for Function {
         let constant = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)))
             && self.signature.volatility != Volatility::Volatile;
         let rows = if constant { 1 } else { args.number_rows };
-        let call = Call { args: &args.args, rows, result: args.return_field.data_type(), config: &args.config_options };
+        let (fields, result) = (args.arg_fields.as_slice(), args.return_field.data_type());
+        let call = Call { args: &args.args, rows, fields, result, config: &args.config_options };
         let array = (self.evaluate)(&call)?;
         assert!(array.len() == rows, "{}: one result per row", self.name);
         match constant {
@@ -261,11 +264,16 @@ pub fn raise(error: Error) -> DataFusionError {
 /// `function f(integer, text) does not exist`, or the operator's form of it.
 pub fn no_function(name: &str, types: &[DataType]) -> Error {
     let names: Vec<String> = types.iter().map(type_name).collect();
+    no_function_of(name, &names)
+}
+
+/// The same for types that are named already.
+pub fn no_function_of(name: &str, names: &[String]) -> Error {
     if name.chars().any(|c| c.is_ascii_alphabetic()) {
         Error::new(SqlState::UNDEFINED_FUNCTION, format!("function {name}({}) does not exist", names.join(", ")))
             .hint("No function matches the given name and argument types. You might need to add explicit type casts.")
     } else {
-        let text = match names.as_slice() {
+        let text = match names {
             [left, right] => format!("operator does not exist: {left} {name} {right}"),
             names => format!("operator does not exist: {name} {}", names.join(", ")),
         };
@@ -277,6 +285,7 @@ pub fn no_function(name: &str, types: &[DataType]) -> Error {
 /// A type as PostgreSQL names it in messages, without modifiers.
 pub fn type_name(ty: &DataType) -> String {
     match crate::PgType::from_arrow(ty) {
+        _ if ty.is_null() => "unknown".to_owned(),
         Some(crate::PgType::Numeric(_)) => "numeric".to_owned(),
         Some(crate::PgType::Array(element)) if matches!(*element, crate::PgType::Numeric(_)) => "numeric[]".to_owned(),
         Some(ty) => ty.to_string(),

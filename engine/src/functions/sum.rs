@@ -2,18 +2,17 @@
 //! accumulators do the work, so states merge; small integers are widened a batch at a time, because an argument coerced
 //! to `bigint` in the plan could not be told from a `bigint` column.
 
+use super::intervals::IntervalSum;
 use super::scalar::{no_function, raise};
 use super::types::{Class, INTERVAL, class};
 use super::widened::{Wide, WideGroups};
-use arrow::array::{ArrayRef, AsArray};
-use arrow::datatypes::{DataType, FieldRef, IntervalMonthDayNano, IntervalMonthDayNanoType};
-use datafusion::common::{Result, ScalarValue};
+use arrow::datatypes::{DataType, FieldRef};
+use datafusion::common::Result;
 use datafusion::functions_aggregate::sum::sum_udaf;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, GroupsAccumulator, ReversedUDAF, Signature, Volatility,
 };
-use proto::{Error, SqlState};
 use std::sync::Arc;
 
 pub fn functions() -> Vec<Arc<AggregateUDF>> {
@@ -79,7 +78,7 @@ impl AggregateUDFImpl for Sum {
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         if let DataType::Interval(_) = args.return_field.data_type() {
-            return Ok(Box::new(IntervalSum { total: None }));
+            return Ok(Box::new(IntervalSum::default()));
         }
         let (return_field, result) = (accumulated(&args.return_field), args.return_field.data_type().clone());
         let inner = sum_udaf().accumulator(AccumulatorArgs { return_field, ..args })?;
@@ -98,7 +97,7 @@ impl AggregateUDFImpl for Sum {
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         if let DataType::Interval(_) = args.return_field.data_type() {
-            return Ok(Box::new(IntervalSum { total: None }));
+            return Ok(Box::new(IntervalSum::default()));
         }
         let (return_field, result) = (accumulated(&args.return_field), args.return_field.data_type().clone());
         let inner = sum_udaf().create_sliding_accumulator(AccumulatorArgs { return_field, ..args })?;
@@ -124,53 +123,5 @@ fn argument(result: &DataType) -> Option<DataType> {
         DataType::Int64 => Some(DataType::Int64),
         DataType::Float32 => Some(DataType::Float64),
         _ => None,
-    }
-}
-
-/// Part by part, as PostgreSQL adds intervals.
-#[derive(Debug)]
-struct IntervalSum {
-    total: Option<IntervalMonthDayNano>,
-}
-
-impl IntervalSum {
-    fn add(&mut self, values: &ArrayRef, sign: i32) -> Result<()> {
-        for value in values.as_primitive::<IntervalMonthDayNanoType>().iter().flatten() {
-            let (months, days, nanos) = IntervalMonthDayNanoType::to_parts(value);
-            let (total_months, total_days, total_nanos) =
-                self.total.map_or((0, 0, 0), IntervalMonthDayNanoType::to_parts);
-            let sum = (|| {
-                Some(IntervalMonthDayNanoType::make_value(
-                    total_months.checked_add(months.checked_mul(sign)?)?,
-                    total_days.checked_add(days.checked_mul(sign)?)?,
-                    total_nanos.checked_add(nanos.checked_mul(i64::from(sign))?)?,
-                ))
-            })();
-            let out_of_range = || raise(Error::new(SqlState::DATETIME_FIELD_OVERFLOW, "interval out of range"));
-            self.total = Some(sum.ok_or_else(out_of_range)?);
-        }
-        Ok(())
-    }
-}
-
-impl Accumulator for IntervalSum {
-    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        self.add(&values[0], 1)
-    }
-
-    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        self.add(&states[0], 1)
-    }
-
-    fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        Ok(vec![self.evaluate()?])
-    }
-
-    fn evaluate(&mut self) -> Result<ScalarValue> {
-        Ok(ScalarValue::IntervalMonthDayNano(self.total))
-    }
-
-    fn size(&self) -> usize {
-        size_of_val(self)
     }
 }

@@ -2,7 +2,9 @@
 
 use super::scalar::{Call, Function, Overload, raise, type_name};
 use super::types::{Class, class};
+use crate::PgType;
 use crate::semantics::text_form::{cast_to_text, to_text};
+use crate::types::PG_TYPE;
 use arrow::array::{Array, ArrayRef, AsArray, Int32Array, StringArray, StringBuilder};
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::Result;
@@ -19,7 +21,7 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
         Function::new("quote_ident", text_to_text, |call| map_text(call, |text| Ok(quote_ident(text)))).udf(),
         Function::new("quote_literal", one_any, quote_literal).udf(),
         Function::new("quote_nullable", one_any, quote_nullable).udf(),
-        Function::new("pg_typeof", one_unchanged, pg_typeof).field(keep_type).udf(),
+        Function::new("pg_typeof", one_unchanged, pg_typeof).field(regtype).udf(),
     ]
 }
 
@@ -373,13 +375,19 @@ fn quote_nullable(call: &Call) -> Result<ArrayRef> {
     Ok(Arc::new(quoted))
 }
 
-fn keep_type(_args: &ReturnFieldArgs) -> Result<Option<FieldRef>> {
-    Ok(Some(Arc::new(Field::new("pg_typeof", DataType::Utf8, true))))
+fn regtype(_args: &ReturnFieldArgs) -> Result<Option<FieldRef>> {
+    let field = Field::new("pg_typeof", DataType::Utf8, true);
+    Ok(Some(Arc::new(field.with_metadata([(PG_TYPE.to_owned(), PgType::Regtype.to_string())].into()))))
 }
 
+/// The type's name without modifiers. An untyped literal became `unknown` before, while it could be told apart.
 fn pg_typeof(call: &Call) -> Result<ArrayRef> {
-    let name = type_name(&call.args[0].data_type());
-    let name = if call.args[0].data_type().is_null() { "unknown".to_owned() } else { name };
+    let name = match PgType::from_field(&call.fields[0]) {
+        Some(PgType::Varchar(_)) => PgType::Varchar(None).to_string(),
+        Some(PgType::Bpchar(_)) => PgType::Bpchar(None).to_string(),
+        Some(ty @ (PgType::Name | PgType::Uuid | PgType::Json | PgType::Jsonb)) => ty.to_string(),
+        _ => type_name(call.fields[0].data_type()),
+    };
     Ok(Arc::new(StringArray::from_iter_values(std::iter::repeat_n(name, call.rows))))
 }
 

@@ -150,6 +150,16 @@ fn more_answers_are_postgres_answers() {
     check(include_str!("answers/more.txt"));
 }
 
+#[test]
+fn answers_of_functions_are_postgres_answers() {
+    check(include_str!("answers/functions.txt"));
+}
+
+#[test]
+fn errors_are_postgres_errors() {
+    check(include_str!("answers/errors.txt"));
+}
+
 /// TimescaleDB's answers, from its documentation and source.
 #[test]
 fn time_series_functions_answer_as_timescaledb_does() {

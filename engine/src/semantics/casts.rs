@@ -5,7 +5,7 @@ use super::{Zone, literal};
 use crate::PgType;
 use crate::functions::call;
 use crate::functions::cast::{cast_function, convert_scalar};
-use crate::functions::scalar::{raise, session_now, session_zone};
+use crate::functions::scalar::{raise, session_now, session_zone, type_name};
 use crate::functions::time_bucket::{implied_range, plain_call};
 use crate::functions::types::{Class, NUMERIC, class};
 use arrow::datatypes::DataType;
@@ -19,6 +19,7 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::{merge_schema, split_conjunction_owned};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, lit};
 use datafusion::optimizer::AnalyzerRule;
+use proto::{Error, SqlState};
 
 #[derive(Debug)]
 pub struct PgCasts;
@@ -86,6 +87,10 @@ fn rewrite(expr: Expr, schema: &DFSchema, session: Session) -> Result<Transforme
     let keep = |inner: Box<Expr>| Ok(Transformed::no(Expr::Cast(Cast { expr: inner, field: field.clone() })));
     let (from, to) = (inner.get_type(schema)?, field.data_type());
     let Some(declared) = PgType::from_field(&field) else { return keep(inner) };
+    if never_cast(class(&from), class(to)) {
+        let (from, to) = (type_name(&from), type_name(to));
+        return Err(raise(Error::new(SqlState::new("42846"), format!("cannot cast type {from} to {to}"))));
+    }
     if let Expr::Literal(value, _) = inner.as_ref()
         && !value.is_null()
     {
@@ -140,6 +145,18 @@ fn constant(value: &ScalarValue, declared: &PgType, to: &DataType, session: Sess
     let target = if class(to) == Class::Numeric { NUMERIC } else { to.clone() };
     let literal = Expr::Literal(convert_scalar(value, &target, zone, now_us)?, None);
     Ok(Some(if target == *to { literal } else { cast(literal, to.clone()) }))
+}
+
+/// Arrow would take a time for its count of microseconds, and a number for the truth of not being zero.
+fn never_cast(from: Class, to: Class) -> bool {
+    let number = |class| matches!(class, Class::Integer | Class::Numeric | Class::Float);
+    let time =
+        |class| matches!(class, Class::Date | Class::Time | Class::Timestamp | Class::Timestamptz | Class::Interval);
+    let fraction = |class| matches!(class, Class::Numeric | Class::Float);
+    (time(from) && (number(to) || to == Class::Bool))
+        || (time(to) && (number(from) || from == Class::Bool))
+        || (fraction(from) && to == Class::Bool)
+        || (fraction(to) && from == Class::Bool)
 }
 
 /// Does PostgreSQL's cast differ from Arrow's?

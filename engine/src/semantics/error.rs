@@ -1,5 +1,7 @@
 //! DataFusion's errors in PostgreSQL's words, with its SQLSTATEs.
 
+use crate::functions::scalar::{no_function_of, type_name};
+use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
@@ -24,6 +26,9 @@ pub fn to_error(error: DataFusionError) -> Error {
         DataFusionError::SQL(inner, _) => parser(*inner),
         DataFusionError::ResourcesExhausted(text) => {
             Error::new(SqlState::OUT_OF_MEMORY, "out of memory").detail(first_line(&text))
+        }
+        DataFusionError::NotImplemented(text) if text.contains("OuterReferenceColumn") => {
+            Error::unsupported("a sub-select that refers to columns around it in this way")
         }
         DataFusionError::NotImplemented(text) => {
             Error::new(SqlState::FEATURE_NOT_SUPPORTED, format!("{} (not supported yet)", first_line(&text)))
@@ -165,20 +170,9 @@ fn overflow(text: &str) -> Error {
 }
 
 /// PostgreSQL's name of an Arrow type that is known by its text only.
-fn arrow_type_name(text: &str) -> &str {
-    match text.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default() {
-        "Float64" => "double precision",
-        "Float32" => "real",
-        "Int16" => "smallint",
-        "Int32" => "integer",
-        "Int64" => "bigint",
-        "Utf8" => "text",
-        "Decimal128" => "numeric",
-        "Date32" => "date",
-        "Timestamp" => "timestamp with time zone",
-        "Interval" => "interval",
-        other => other,
-    }
+fn arrow_type_name(text: &str) -> String {
+    let text = text.trim().trim_end_matches('.');
+    text.parse::<DataType>().map_or_else(|_| text.to_owned(), |ty| type_name(&ty))
 }
 
 fn first_line(text: &str) -> String {
@@ -316,16 +310,40 @@ fn bare_relation(name: &str) -> String {
 }
 
 fn no_match(text: &str) -> Error {
-    let name = quoted(text, "Function '").or_else(|| quoted(text, "function '")).or_else(|| {
-        let (_, rest) = text.split_once("No function matches the given name and argument types '")?;
-        Some(rest.split_once('(').map_or(rest, |(name, _)| name).to_owned())
-    });
-    match name {
+    if let Some((_, call)) = text.split_once("No function matches the given name and argument types '")
+        && let Some((name, rest)) = call.split_once('(')
+        && let Some(types) = argument_types(rest)
+    {
+        return no_function_of(name, &types);
+    }
+    let name = quoted(text, "Function '").or_else(|| quoted(text, "function '"));
+    match name.or_else(|| quoted(text, "planning: '")) {
+        Some(name) if text.contains("does not support zero arguments") => no_function_of(&name, &[]),
         Some(name) => Error::new(SqlState::UNDEFINED_FUNCTION, format!("function {name} does not exist"))
             .detail(first_line(text))
             .hint("No function matches the given name and argument types. You might need to add explicit type casts."),
         None => Error::new(SqlState::DATATYPE_MISMATCH, first_line(text)),
     }
+}
+
+/// `Utf8, Decimal128(38, 16))'…`: PostgreSQL's names of Arrow types up to the closing bracket.
+fn argument_types(list: &str) -> Option<Vec<String>> {
+    let (mut depth, mut start) = (0, 0);
+    let mut types = Vec::new();
+    for (at, c) in list.char_indices() {
+        let ends = depth == 0 && matches!(c, ',' | ')');
+        if ends && !list[start..at].trim().is_empty() {
+            types.push(type_name(&list[start..at].trim().parse::<DataType>().ok()?));
+            start = at + 1;
+        }
+        match c {
+            '(' => depth += 1,
+            ')' if depth == 0 => return Some(types),
+            ')' => depth -= 1,
+            _ => {}
+        }
+    }
+    None
 }
 
 /// One of our errors that DataFusion turned into text on its way: `… External error: message (SQLSTATE 22012)…`.

@@ -2,7 +2,7 @@
 //!
 //! A statement passes: [`check_depth`] (before parsing) · [`rewrite`] (syntax that DataFusion has no hook for, and
 //! PostgreSQL's column names) · DataFusion's planner with our hooks: `type_names`, `operators`, `relations` · the
-//! analyzer: `untyped` before DataFusion finds common types, `casts` after · DataFusion's optimizer. Errors leave through
+//! analyzer: `unions` and `untyped` before DataFusion finds common types, `casts` after · DataFusion's optimizer. Errors leave through
 //! [`to_error`].
 //!
 //! It is not a catalog: relations are somebody else's, and so are statements that are not queries.
@@ -23,6 +23,7 @@ mod rewrite;
 mod state;
 pub(crate) mod text_form;
 mod type_names;
+mod unions;
 mod untyped;
 mod zone;
 

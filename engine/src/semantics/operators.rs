@@ -4,16 +4,17 @@
 use super::rewrite::INTEGER_LITERAL;
 use super::untyped::settled;
 use crate::functions::call;
-use crate::functions::scalar::{cast_to, no_function, raise};
+use crate::functions::scalar::{cast_to, no_function, raise, type_name};
 use crate::functions::types::{Class, INTERVAL, NUMERIC, TIMESTAMP, as_decimal, class, timestamptz, wider_integer};
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::common::{DFSchema, Result};
-use datafusion::logical_expr::expr::Placeholder;
+use datafusion::logical_expr::expr::{Placeholder, WindowFunction, WindowFunctionParams};
 use datafusion::logical_expr::expr_fn::cast;
-use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawAggregateExpr, RawBinaryExpr, RawWindowExpr};
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator};
 use datafusion::sql::sqlparser::ast::BinaryOperator;
+use proto::{Error, SqlState};
 use std::sync::Arc;
 
 #[derive(Debug)]
@@ -22,7 +23,9 @@ pub struct PgOperators;
 impl ExprPlanner for PgOperators {
     fn plan_binary_op(&self, raw: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
         if matches!(raw.op, BinaryOperator::And | BinaryOperator::Or) {
-            return Ok(PlannerResult::Original(raw));
+            let left = condition(raw.left, &raw.op, schema)?;
+            let right = condition(raw.right, &raw.op, schema)?;
+            return Ok(PlannerResult::Original(RawBinaryExpr { op: raw.op, left, right }));
         }
         let raw = RawBinaryExpr { op: raw.op, left: settled(raw.left, schema)?, right: settled(raw.right, schema)? };
         let (Ok(left_type), Ok(right_type)) = (operand_type(&raw.left, schema), operand_type(&raw.right, schema))
@@ -43,6 +46,59 @@ impl ExprPlanner for PgOperators {
             Some(literal) => PlannerResult::Planned(literal),
             None => PlannerResult::Original(args),
         })
+    }
+
+    fn plan_substring(&self, args: Vec<Expr>) -> Result<PlannerResult<Vec<Expr>>> {
+        Ok(PlannerResult::Planned(call("substr", args)))
+    }
+
+    /// PostgreSQL sorts what it has to tell apart, and these two show the order.
+    fn plan_aggregate(&self, mut raw: RawAggregateExpr) -> Result<PlannerResult<RawAggregateExpr>> {
+        if raw.distinct
+            && raw.order_by.is_empty()
+            && matches!(raw.func.name(), "array_agg" | "string_agg")
+            && let Some(value) = raw.args.first()
+        {
+            raw.order_by.push(value.clone().sort(true, false));
+        }
+        Ok(PlannerResult::Original(raw))
+    }
+
+    fn plan_window(&self, raw: RawWindowExpr) -> Result<PlannerResult<RawWindowExpr>> {
+        if raw.func_def.name() != "ntile" {
+            return Ok(PlannerResult::Original(raw));
+        }
+        let params = WindowFunctionParams {
+            args: raw.args,
+            partition_by: raw.partition_by,
+            order_by: raw.order_by,
+            window_frame: raw.window_frame,
+            filter: raw.filter,
+            null_treatment: raw.null_treatment,
+            distinct: raw.distinct,
+        };
+        let ntile = Expr::WindowFunction(Box::new(WindowFunction { fun: raw.func_def, params }));
+        Ok(PlannerResult::Planned(cast(ntile, DataType::Int32)))
+    }
+}
+
+/// Only a boolean, or an untyped literal that is one, may stand beside AND and OR.
+fn condition(operand: Expr, op: &BinaryOperator, schema: &DFSchema) -> Result<Expr> {
+    // The common case, without a walk through all that is below.
+    if let Expr::BinaryExpr(BinaryExpr { op, .. }) = &operand
+        && (op.is_logic_operator() || op.supports_propagation())
+    {
+        return Ok(operand);
+    }
+    if let Expr::Literal(ScalarValue::Utf8(_), _) = operand {
+        return Ok(give_type(operand, &DataType::Boolean));
+    }
+    match operand_type(&operand, schema) {
+        Ok(ty) if !matches!(class(&ty), Class::Bool | Class::Unknown | Class::Other) => {
+            let message = format!("argument of {op} must be type boolean, not type {}", type_name(&ty));
+            Err(raise(Error::new(SqlState::DATATYPE_MISMATCH, message)))
+        }
+        _ => Ok(operand),
     }
 }
 
@@ -198,15 +254,13 @@ fn numbers(pair: Pair, op: Operator) -> std::result::Result<Planned, Pair> {
     }
     if left == Class::Float || right == Class::Float {
         let both_single = pair.left_type == DataType::Float32 && pair.right_type == DataType::Float32;
-        if both_single && op != Operator::Divide {
-            return Ok(pair.native(op));
-        }
-        let pair = pair.both(DataType::Float64);
-        let quotient = op == Operator::Divide;
-        let planned = if quotient { pair.call("float_div") } else { pair.native(op) };
-        return Ok(match planned {
-            Planned::Expr(expr) if both_single => Planned::Expr(cast(expr, DataType::Float32)),
-            planned => planned,
+        let pair = if both_single { pair } else { pair.both(DataType::Float64) };
+        return Ok(match op {
+            Operator::Plus => pair.call("float_add"),
+            Operator::Minus => pair.call("float_sub"),
+            Operator::Multiply => pair.call("float_mul"),
+            Operator::Divide => pair.call("float_div"),
+            op => pair.native(op),
         });
     }
     if left == Class::Numeric || right == Class::Numeric {
@@ -233,10 +287,13 @@ fn numbers(pair: Pair, op: Operator) -> std::result::Result<Planned, Pair> {
 }
 
 fn plus(pair: Pair) -> Result<Planned> {
-    let pair = match pair.classes() {
-        (Class::Date, Class::Unknown) => pair.with_right(INTERVAL),
-        _ => settle(pair, &INTERVAL),
-    };
+    if matches!(pair.classes(), (Class::Date, Class::Unknown) | (Class::Unknown, Class::Date)) {
+        let (left, right) = (type_name(&pair.left_type), type_name(&pair.right_type));
+        let error = Error::new(SqlState::new("42725"), format!("operator is not unique: {left} + {right}"));
+        let hint = "Could not choose a best candidate operator. You might need to add explicit type casts.";
+        return Err(raise(error.hint(hint)));
+    }
+    let pair = settle(pair, &INTERVAL);
     let pair = match numbers(pair, Operator::Plus) {
         Ok(planned) => return Ok(planned),
         Err(pair) => pair,
@@ -348,6 +405,9 @@ fn modulo(pair: Pair) -> Result<Planned> {
 fn concat(pair: Pair) -> Result<Planned> {
     match pair.classes() {
         (Class::List, _) | (_, Class::List) => Ok(Planned::AsBefore(pair)),
+        (Class::Bytes, Class::Bytes | Class::Unknown) | (Class::Unknown, Class::Bytes) => {
+            Ok(pair.both(DataType::Binary).call("bytea_concat"))
+        }
         (Class::Text | Class::Unknown, _) | (_, Class::Text | Class::Unknown) => {
             Ok(pair.both(DataType::Utf8).native(Operator::StringConcat))
         }

@@ -7,6 +7,7 @@ use super::operators::is_unknown;
 use super::untyped::UntypedLiterals;
 use crate::functions::scalar::{cast_to, no_function, raise, session_zone};
 use crate::functions::series::{Series, series_types};
+use crate::functions::undefined::UNDEFINED;
 use crate::functions::{FUNCTIONS, call};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -17,7 +18,7 @@ use datafusion::datasource::provider_as_source;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, lit};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
@@ -38,14 +39,19 @@ impl RelationPlanner for SetReturningFunctions {
         let Some((name, args, alias)) = function_in_from(&relation) else {
             return Ok(RelationPlanning::Original(Box::new(relation)));
         };
-        if name != "generate_series" && FUNCTIONS.scalar(&name).is_none() {
-            return Ok(RelationPlanning::Original(Box::new(relation)));
-        }
+        let known = name == "generate_series" || FUNCTIONS.scalar(&name).is_some();
         let empty = DFSchema::empty();
         let args =
             args.into_iter().map(|arg| context.sql_expr_to_logical_expr(arg, &empty)).collect::<Result<Vec<_>>>()?;
         let plan = match name.as_str() {
             "generate_series" => generate_series(args, context.context_provider().options())?,
+            _ if !known => {
+                let args = std::iter::once(lit(name.as_str())).chain(args).collect();
+                return Err(match call(UNDEFINED, args).get_type(&empty) {
+                    Err(error) => error,
+                    Ok(_) => raise(no_function(&name, &[])),
+                });
+            }
             _ => LogicalPlanBuilder::empty(true).project([call(&name, args).alias(&name)])?.build()?,
         };
         Ok(RelationPlanning::Planned(Box::new(PlannedRelation::new(plan, alias))))

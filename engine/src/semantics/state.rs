@@ -6,6 +6,7 @@ use super::casts::PgCasts;
 use super::operators::PgOperators;
 use super::relations::SetReturningFunctions;
 use super::type_names::PgTypes;
+use super::unions::UnionTypes;
 use super::untyped::UntypedLiterals;
 use crate::Settings;
 use crate::functions::FUNCTIONS;
@@ -83,6 +84,7 @@ fn base() -> SessionState {
     expr_planners.extend(SessionStateDefaults::default_expr_planners());
     let analyzer: Vec<Arc<dyn datafusion::optimizer::AnalyzerRule + Send + Sync>> = vec![
         Arc::new(ResolveGroupingFunction::new()),
+        Arc::new(UnionTypes),
         Arc::new(UntypedLiterals),
         Arc::new(TypeCoercion::new()),
         Arc::new(PgCasts),

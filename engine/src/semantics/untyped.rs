@@ -2,10 +2,12 @@
 //! in BETWEEN, IN, CASE and COALESCE, which are not planned as operators.
 
 use super::operators::{give_type, is_unknown};
+use crate::PgType;
 use crate::functions::types::{Class, class};
 use arrow::datatypes::DataType;
+use datafusion::common::metadata::FieldMetadata;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DFSchema, Result};
+use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::logical_expr::expr::{Between, Case, InList, ScalarFunction};
 use datafusion::logical_expr::expr_fn::cast;
@@ -95,6 +97,11 @@ fn give_types(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::ScalarFunction(call) if UNIFORM.contains(&call.func.name()) => {
             let args = unified(call.args, schema);
             Expr::ScalarFunction(ScalarFunction::new_udf(call.func, args))
+        }
+        Expr::ScalarFunction(call) if call.func.name() == "pg_typeof" && call.args.iter().all(is_unknown) => {
+            let field = PgType::Regtype.field("", false);
+            let metadata = FieldMetadata::from(field.metadata().clone());
+            Expr::Literal(ScalarValue::from(PgType::Unknown.to_string()), Some(metadata))
         }
         other => return Ok(Transformed::no(other)),
     };

@@ -4,11 +4,11 @@ use super::plain::{is_space, trim};
 use proto::{Error, Result, SqlState};
 
 /// One element: its text without quotes and escapes, or NULL.
-pub(super) type Element = Option<String>;
+pub type Element = Option<String>;
 
 /// # Errors
 /// 22P02 for a malformed literal, 0A000 for what has more than one dimension.
-pub(super) fn split_array(text: &str) -> Result<Vec<Element>> {
+pub fn split_array(text: &str) -> Result<Vec<Element>> {
     let malformed = |detail: &str| {
         Error::new(SqlState::INVALID_TEXT_REPRESENTATION, format!("malformed array literal: \"{text}\"")).detail(detail)
     };

@@ -29,6 +29,7 @@ mod text;
 mod values;
 mod zone;
 
+pub use array_text::split_array;
 pub use binary::{ColumnBinary, write_binary};
 pub use builder::ColumnBuilder;
 pub use datetime::TimeContext;

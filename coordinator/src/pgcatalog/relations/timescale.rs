@@ -74,7 +74,6 @@ fn hypertables_beta(fill: &Filler, catalog: &dyn SystemCatalog) -> Vec<Row> {
         let bytes = catalog.table_bytes(table.id);
         // Nothing to measure before the first chunk.
         let size = |bytes: u64| if chunks == 0 { Value::Null } else { Value::text(size_pretty(bytes as i64)) };
-        let toast = if chunks == 0 { Value::Null } else { Value::text("0 bytes") };
         fill.row([
             ("table_schema", Value::text(&table.schema)),
             ("table_name", Value::text(&table.name)),
@@ -83,7 +82,7 @@ fn hypertables_beta(fill: &Filler, catalog: &dyn SystemCatalog) -> Vec<Row> {
             ("num_chunks", Value::Int(chunks)),
             ("table_size", size(bytes.table)),
             ("index_size", size(bytes.index)),
-            ("toast_size", toast),
+            ("toast_size", Value::Null),
             ("total_size", size(bytes.table + bytes.index)),
             ("distributed", Value::Bool(hypertable.distributed)),
         ])

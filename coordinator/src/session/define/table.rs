@@ -206,7 +206,10 @@ fn alteration(
             Ok(Some(changes))
         }
         AlterTableOperation::RenameColumn { old_column_name, new_column_name } => {
-            let column = column_of(table, &fold(old_column_name))?.id;
+            let old = fold(old_column_name);
+            // RENAME alone does not name the relation in this error.
+            let missing = || Error::new(SqlState::UNDEFINED_COLUMN, format!("column \"{old}\" does not exist"));
+            let column = table.column(&old).ok_or_else(missing)?.id;
             let name = checked_name(fold(new_column_name))?;
             one(CatalogChange::RenameColumn { table: id, column, name })
         }

@@ -7,7 +7,8 @@ use datafusion::sql::sqlparser::ast::{
 use proto::{Error, SqlState};
 
 /// PostgreSQL's name, ours.
-const RENAMED: &[(&str, &str)] = &[("array_replace", "array_replace_all"), ("array_upper", "array_length")];
+const RENAMED: &[(&str, &str)] =
+    &[("array_remove", "array_remove_all"), ("array_replace", "array_replace_all"), ("array_upper", "array_length")];
 
 const INTERVAL_PARTS: &[&str] = &["years", "months", "weeks", "days", "hours", "mins", "secs"];
 

@@ -1,7 +1,9 @@
 //! What is changed in a parsed statement before DataFusion plans it: the names of result columns (`names`), the
-//! types of number literals (`numbers`), and syntax that its planner has no hook for (`syntax`).
+//! types of number literals (`numbers`), rows (`rows`), calls (`arguments`, `calls`), and syntax that its planner has no
+//! hook for (`syntax`).
 
 mod arguments;
+mod calls;
 mod names;
 mod numbers;
 mod rows;
@@ -60,6 +62,9 @@ impl VisitorMut for Pass<'_> {
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
+        if let Err(error) = calls::check_windows(select) {
+            return ControlFlow::Break(error);
+        }
         names::name_columns(select, self.query_depth <= 1);
         syntax::select(select);
         ControlFlow::Continue(())
@@ -71,7 +76,14 @@ impl VisitorMut for Pass<'_> {
     }
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
-        syntax::table_factor(factor);
+        match syntax::table_factor(factor) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => ControlFlow::Break(error),
+        }
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        numbers::cast_digits(expr);
         ControlFlow::Continue(())
     }
 

@@ -3,7 +3,7 @@
 use super::COUNTER;
 use crate::semantics::pg_type;
 use datafusion::sql::sqlparser::ast::{
-    AccessExpr, Expr, Ident, ObjectName, Select, SelectItem, SetExpr, TrimWhereField,
+    AccessExpr, BinaryOperator, Expr, Ident, ObjectName, Select, SelectItem, SetExpr, TrimWhereField,
 };
 use std::collections::HashSet;
 
@@ -106,6 +106,7 @@ fn name(expr: &Expr) -> Option<Name> {
             Some(TrimWhereField::Trailing) => "rtrim",
             _ => "btrim",
         }),
+        Expr::BinaryOp { op: BinaryOperator::Overlaps, .. } => strong("overlaps"),
         Expr::Exists { negated: false, .. } => strong("exists"),
         Expr::Array(_) => strong("array"),
         Expr::Tuple(_) => strong("row"),

@@ -5,7 +5,8 @@
 
 use datafusion::sql::sqlparser::ast::{
     CastKind, DataType, DateTimeField, Distinct, ExactNumberInfo, Expr, ExtractSyntax, Function, GroupByExpr, Ident,
-    LimitClause, OrderByKind, Query, Select, UnaryOperator, Value, ValueWithSpan, WindowFrameBound, WindowType,
+    Interval, LimitClause, OrderByKind, Query, Select, UnaryOperator, Value, ValueWithSpan, WindowFrameBound,
+    WindowType,
 };
 
 /// The field name that marks an integer literal.
@@ -20,6 +21,8 @@ pub fn expression(expr: &mut Expr) {
         Expr::Value(ValueWithSpan { value: Value::Number(digits, _), .. }) => {
             if digits.parse::<i32>().is_ok() {
                 mark(expr);
+            } else if digits.parse::<i64>().is_err() && digits.parse::<u64>().is_ok() {
+                *expr = whole_numeric(digits);
             } else if digits.contains(['e', 'E']) {
                 *expr = without_exponent(digits);
             }
@@ -28,8 +31,30 @@ pub fn expression(expr: &mut Expr) {
             unmark(inner);
             mark(expr);
         }
+        // -9223372036854775808 is a bigint, although it is not without the sign.
+        Expr::UnaryOp { op: UnaryOperator::Minus, expr: inner } => {
+            if let Expr::Cast { expr: number, data_type: DataType::Numeric(_), .. } = inner.as_mut()
+                && let Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(digits), .. }) = number.as_ref()
+                && digits == "9223372036854775808"
+            {
+                **inner = Expr::Value(ValueWithSpan::from(Value::Number(digits.clone(), false)));
+            }
+        }
         Expr::Function(function) => frames(function),
         _ => {}
+    }
+}
+
+/// `1e39::real` reads the digits as a `real`: no numeric here holds all that a literal can say.
+pub fn cast_digits(expr: &mut Expr) {
+    if let Expr::Cast { expr: inner, data_type, .. } = expr
+        && matches!(data_type, DataType::Real | DataType::Float4 | DataType::Float8 | DataType::DoublePrecision)
+        && let Expr::Value(ValueWithSpan { value, .. }) = inner.as_mut()
+        && let Value::Number(digits, _) = value
+        && digits.contains(['e', 'E'])
+        && let Some(plain) = plain_digits(digits)
+    {
+        *value = Value::SingleQuotedString(plain.strip_suffix(".0").unwrap_or(&plain).to_owned());
     }
 }
 
@@ -72,7 +97,21 @@ fn frames(function: &mut Function) {
     for bound in std::iter::once(&mut frame.start_bound).chain(&mut frame.end_bound) {
         if let WindowFrameBound::Preceding(Some(expr)) | WindowFrameBound::Following(Some(expr)) = bound {
             unmark(expr);
+            interval_bound(expr);
         }
+    }
+}
+
+/// A bound that became a cast is INTERVAL syntax again, the only form that the planner reads here.
+fn interval_bound(bound: &mut Expr) {
+    if let Expr::Cast { expr: text, data_type: DataType::Interval { .. }, .. } = bound {
+        *bound = Expr::Interval(Interval {
+            value: std::mem::replace(text, Box::new(Expr::Value(ValueWithSpan::from(Value::Null)))),
+            leading_field: None,
+            leading_precision: None,
+            last_field: None,
+            fractional_seconds_precision: None,
+        });
     }
 }
 
@@ -91,6 +130,17 @@ fn unmark(expr: &mut Expr) {
         && let Expr::Extract { expr: number, .. } = expr
     {
         *expr = std::mem::replace(number, Expr::Value(ValueWithSpan::from(Value::Null)));
+    }
+}
+
+/// Beyond `bigint`, where DataFusion would still find an unsigned integer.
+fn whole_numeric(digits: &str) -> Expr {
+    Expr::Cast {
+        kind: CastKind::Cast,
+        expr: Box::new(Expr::Value(ValueWithSpan::from(Value::SingleQuotedString(digits.to_owned())))),
+        data_type: DataType::Numeric(ExactNumberInfo::PrecisionAndScale(digits.len() as u64, 0)),
+        array: false,
+        format: None,
     }
 }
 

@@ -1,13 +1,16 @@
 //! Syntax that DataFusion plans with another meaning, or not at all, becomes calls of our functions.
 
-use super::{INTEGER_LITERAL, arguments};
+use super::{INTEGER_LITERAL, arguments, calls};
 use crate::Settings;
+use crate::types::split_array;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    AccessExpr, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
     FunctionArguments, GroupByExpr, Ident, Interval, ObjectName, ObjectNamePart, Query, Select, SelectItem, SetExpr,
     TableAlias, TableAliasColumnDef, TableFactor, UnaryOperator, Value, ValueWithSpan, VisitMut, VisitorMut,
 };
-use proto::Error;
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+use proto::{Error, SqlState};
 use std::ops::ControlFlow;
 
 /// Schemas whose functions are found without a prefix.
@@ -43,6 +46,20 @@ fn take(expr: &mut Expr) -> Expr {
 pub fn expression(expr: &mut Expr, settings: &Settings) -> Result<(), Error> {
     match expr {
         Expr::Interval(interval) => *expr = interval_cast(interval)?,
+        Expr::Value(ValueWithSpan { value: Value::UnicodeStringLiteral(escaped), .. }) => {
+            *expr = text(std::mem::take(escaped));
+        }
+        Expr::Value(ValueWithSpan { value: Value::HexStringLiteral(digits), span }) => {
+            // `0x1F` is one character shorter than `X'1F'`, a bit string.
+            let hex_number = span.end.column - span.start.column == digits.chars().count() as u64 + 2;
+            return Err(match hex_number {
+                true => Error::new(
+                    SqlState::SYNTAX_ERROR,
+                    format!("trailing junk after numeric literal at or near \"0x{digits}\""),
+                ),
+                false => Error::unsupported("a bit string"),
+            });
+        }
         Expr::AtTimeZone { timestamp, time_zone } => {
             *expr = function("timezone", vec![take(time_zone), take(timestamp)]);
         }
@@ -70,8 +87,22 @@ pub fn expression(expr: &mut Expr, settings: &Settings) -> Result<(), Error> {
             *expr = function("array_has_any", vec![take(left), take(right)]);
         }
         Expr::Substring { expr: value, substring_from: Some(from), substring_for: None, .. } if is_text(from) => {
-            *expr = function("regexp_substr", vec![take(value), take(from)]);
+            *expr = function("regexp_group", vec![take(value), take(from)]);
         }
+        Expr::BinaryOp { left, op: BinaryOperator::Overlaps, right } => {
+            if let (Expr::Tuple(first), Expr::Tuple(second)) = (left.as_mut(), right.as_mut())
+                && first.len() == 2
+                && second.len() == 2
+            {
+                *expr = function("overlaps", first.drain(..).chain(second.drain(..)).collect());
+            }
+        }
+        Expr::CompoundFieldAccess { root, access_chain } => {
+            if let Some(column) = column_of_row(root, access_chain) {
+                *expr = column;
+            }
+        }
+        Expr::AnyOp { .. } | Expr::AllOp { .. } => any_element(expr)?,
         Expr::Like { pattern, escape_char: escape @ Some(_), .. }
         | Expr::ILike { pattern, escape_char: escape @ Some(_), .. } => own_escape(pattern, escape)?,
         Expr::UnaryOp { op: UnaryOperator::PGAbs, expr: inner } => *expr = function("abs", vec![take(inner)]),
@@ -93,7 +124,8 @@ pub fn expression(expr: &mut Expr, settings: &Settings) -> Result<(), Error> {
         Expr::Function(call) => {
             unqualify(&mut call.name);
             arguments::position(call)?;
-            if let Some(value) = session_value(call, settings) {
+            calls::check(call)?;
+            if let Some(value) = session_value(call, settings).or_else(|| calls::undefined(call)) {
                 *expr = value;
             }
         }
@@ -115,6 +147,58 @@ fn interval_cast(interval: &mut Interval) -> Result<Expr, Error> {
         body = format!("{} {}", body.trim(), unit.to_string().to_ascii_lowercase());
     }
     Ok(cast(text(body), DataType::Interval { fields: None, precision: None }))
+}
+
+/// `(t).x` is the column `t.x`.
+fn column_of_row(root: &Expr, access_chain: &[AccessExpr]) -> Option<Expr> {
+    let Expr::Nested(row) = root else { return None };
+    match (row.as_ref(), access_chain) {
+        (Expr::Identifier(table), [AccessExpr::Dot(Expr::Identifier(column))]) => {
+            Some(Expr::CompoundIdentifier(vec![table.clone(), column.clone()]))
+        }
+        _ => None,
+    }
+}
+
+/// `x = ANY ('{1,2}')` and `x = ANY (ARRAY[1, 2])` compare `x` with each element; untyped ones take its type.
+fn any_element(expr: &mut Expr) -> Result<(), Error> {
+    let (left, op, right, any) = match expr {
+        Expr::AnyOp { left, compare_op, right, .. } => (left, compare_op, right, true),
+        Expr::AllOp { left, compare_op, right } => (left, compare_op, right, false),
+        _ => return Ok(()),
+    };
+    let list: Vec<Expr> = match right.as_mut() {
+        Expr::Value(ValueWithSpan { value: Value::SingleQuotedString(literal), .. }) => {
+            let null = || Expr::Value(ValueWithSpan::from(Value::Null));
+            split_array(literal)?.into_iter().map(|value| value.map_or_else(null, text)).collect()
+        }
+        Expr::Array(array) if !array.elem.is_empty() => std::mem::take(&mut array.elem),
+        _ => return Ok(()),
+    };
+    let left = Box::new(take(left));
+    *expr = match (&*op, any) {
+        _ if list.is_empty() => Expr::Value(ValueWithSpan::from(Value::Boolean(!any))),
+        (BinaryOperator::Eq, true) => Expr::InList { expr: left, list, negated: false },
+        (BinaryOperator::NotEq, false) => Expr::InList { expr: left, list, negated: true },
+        (op, any) => {
+            let joined_by = if any { BinaryOperator::Or } else { BinaryOperator::And };
+            each(&left, op, list, &joined_by)
+        }
+    };
+    Ok(())
+}
+
+/// `(x < a OR x < b) OR (x < c OR x < d)`: as deep as the logarithm of the list's length.
+fn each(left: &Expr, op: &BinaryOperator, mut list: Vec<Expr>, joined_by: &BinaryOperator) -> Expr {
+    let binary = |left, op: &BinaryOperator, right| {
+        let (left, right) = (Box::new(left), Box::new(right));
+        Expr::Nested(Box::new(Expr::BinaryOp { left, op: op.clone(), right }))
+    };
+    if list.len() == 1 {
+        return binary(left.clone(), op, list.remove(0));
+    }
+    let second = list.split_off(list.len() / 2);
+    binary(each(left, op, list, joined_by), joined_by, each(left, op, second, joined_by))
 }
 
 fn is_text(expr: &Expr) -> bool {
@@ -259,22 +343,97 @@ fn counts_rows(select: &Select) -> bool {
     ungrouped && select.having.is_none() && !select.projection.iter().any(aggregates)
 }
 
+/// The function that returns as a list what this one returns as rows.
+fn list_form(name: &ObjectName) -> Option<&'static str> {
+    match name.0.last()?.as_ident()?.value.to_ascii_lowercase().as_str() {
+        "generate_series" => Some("generate_series_list"),
+        "regexp_matches" => Some("regexp_matches_list"),
+        "regexp_split_to_table" => Some("regexp_split_to_array"),
+        _ => None,
+    }
+}
+
 /// A set-returning function in the select list is the `unnest` of its list form.
 pub fn select(select: &mut Select) {
     for item in &mut select.projection {
         let (SelectItem::UnnamedExpr(expr) | SelectItem::ExprWithAlias { expr, .. }) = item else { continue };
         let _ = expr.visit(&mut ExistsAsCount { query_depth: 0 });
         if let Expr::Function(call) = expr
-            && call.name.to_string().eq_ignore_ascii_case("generate_series")
+            && let Some(list) = list_form(&call.name)
         {
-            call.name = ObjectName::from(vec![Ident::new("generate_series_list")]);
+            call.name = ObjectName::from(vec![Ident::new(list)]);
             *expr = function("unnest", vec![take(expr)]);
         }
     }
 }
 
 /// `generate_series(…) AS time`: the alias names the table and its one column.
-pub fn table_factor(factor: &mut TableFactor) {
+pub fn table_factor(factor: &mut TableFactor) -> Result<(), Error> {
+    numbered(factor)?;
+    as_unnest(factor);
+    name_column(factor);
+    Ok(())
+}
+
+/// `f(…) WITH ORDINALITY` is a sub-select that counts the rows as they come.
+fn numbered(factor: &mut TableFactor) -> Result<(), Error> {
+    let (TableFactor::Table { with_ordinality, alias, .. }
+    | TableFactor::Function { with_ordinality, alias, .. }
+    | TableFactor::UNNEST { with_ordinality, alias, .. }) = factor
+    else {
+        return Ok(());
+    };
+    if !std::mem::take(with_ordinality) {
+        return Ok(());
+    }
+    let mut alias = alias.take();
+    let mut parser = Parser::new(&PostgreSqlDialect {})
+        .try_with_sql("SELECT *, row_number() OVER () AS ordinality FROM numbered")
+        .map_err(|error| Error::internal(error.to_string()))?;
+    let mut subquery = parser.parse_query().map_err(|error| Error::internal(error.to_string()))?;
+    if let SetExpr::Select(select) = subquery.body.as_mut() {
+        // Without column names of its own, the alias names the first column too.
+        if let Some(alias) = &mut alias
+            && alias.columns.is_empty()
+        {
+            let names = [alias.name.clone(), Ident::new("ordinality")];
+            alias.columns = names.map(|name| TableAliasColumnDef { name, data_type: None }).into();
+        }
+        select.from[0].relation = factor.clone();
+    }
+    *factor = TableFactor::Derived { lateral: false, subquery, alias, sample: None };
+    Ok(())
+}
+
+/// Functions in FROM that are the `unnest` of a list.
+fn as_unnest(factor: &mut TableFactor) {
+    let (name, args, alias) = match factor {
+        TableFactor::Table { name, args: Some(args), alias, .. } => (name, &args.args, alias),
+        TableFactor::Function { name, args, alias, .. } => (name, &*args, alias),
+        _ => return,
+    };
+    let Some(list) = list_form(name).filter(|list| list.starts_with("regexp")) else { return };
+    let exprs = args.iter().filter_map(|arg| match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+        _ => None,
+    });
+    let column = name.0.last().and_then(ObjectNamePart::as_ident).cloned().unwrap_or_else(|| Ident::new(list));
+    let alias = alias.take().unwrap_or(TableAlias {
+        explicit: true,
+        name: column.clone(),
+        columns: vec![TableAliasColumnDef { name: column, data_type: None }],
+        at: None,
+    });
+    *factor = TableFactor::UNNEST {
+        alias: Some(alias),
+        array_exprs: vec![function(list, exprs.collect())],
+        with_offset: false,
+        with_offset_alias: None,
+        with_ordinality: false,
+    };
+}
+
+fn name_column(factor: &mut TableFactor) {
     let (name, alias) = match factor {
         TableFactor::Table { name, alias, args: Some(_), .. } | TableFactor::Function { name, alias, .. } => {
             unqualify(name);
@@ -284,7 +443,7 @@ pub fn table_factor(factor: &mut TableFactor) {
         TableFactor::UNNEST { alias, array_exprs, .. } if array_exprs.len() == 1 => ("unnest".to_owned(), alias),
         _ => return,
     };
-    if !matches!(name.as_str(), "generate_series" | "unnest" | "regexp_split_to_table" | "generate_subscripts") {
+    if !matches!(name.as_str(), "generate_series" | "unnest" | "generate_subscripts") {
         return;
     }
     let column = |ident: &Ident| TableAliasColumnDef { name: ident.clone(), data_type: None };
