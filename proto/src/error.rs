@@ -88,10 +88,12 @@ impl SqlState {
     pub const STATEMENT_TOO_COMPLEX: SqlState = SqlState::new("54001");
     pub const OBJECT_NOT_IN_PREREQUISITE_STATE: SqlState = SqlState::new("55000");
     pub const CANT_CHANGE_RUNTIME_PARAM: SqlState = SqlState::new("55P02");
+    pub const LOCK_NOT_AVAILABLE: SqlState = SqlState::new("55P03");
     pub const QUERY_CANCELED: SqlState = SqlState::new("57014");
     pub const ADMIN_SHUTDOWN: SqlState = SqlState::new("57P01");
     pub const CANNOT_CONNECT_NOW: SqlState = SqlState::new("57P03");
     pub const IO_ERROR: SqlState = SqlState::new("58030");
+    pub const SNAPSHOT_TOO_OLD: SqlState = SqlState::new("72000");
     pub const INTERNAL_ERROR: SqlState = SqlState::new("XX000");
     pub const DATA_CORRUPTED: SqlState = SqlState::new("XX001");
     pub const HYPERTABLE_NOT_EXIST: SqlState = SqlState::new("TS001");

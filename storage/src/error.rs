@@ -1,7 +1,7 @@
 //! What can go wrong below, and how it looks to the callers above.
 
 use crate::log::Lsn;
-use proto::{ChunkId, Reaction, SqlState, TxnId};
+use proto::{ChunkId, CommitSeq, Reaction, SqlState, TxnId};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -40,6 +40,20 @@ pub enum StorageError {
 
     #[error("transaction {txn} {reason}")]
     Txn { txn: TxnId, reason: String },
+
+    /// Rows the snapshot would see are gone for good.
+    #[error("snapshot too old")]
+    SnapshotTooOld { chunk: ChunkId, snapshot: CommitSeq },
+
+    #[error("duplicate key value violates unique constraint \"{key}\"")]
+    Duplicate { key: String, detail: String },
+
+    /// Rows to be removed were removed or moved by somebody else since they were read.
+    #[error("could not serialize access due to concurrent update")]
+    Conflict(ChunkId),
+
+    #[error("canceling statement due to lock timeout")]
+    LockTimeout { chunk: ChunkId, holder: Option<TxnId> },
 
     #[error("it is not known whether transaction {txn} was committed: {source}")]
     OutcomeUnknown { txn: TxnId, source: Box<StorageError> },
@@ -92,6 +106,10 @@ impl From<StorageError> for proto::Error {
             StorageError::InDoubt { .. } => (SqlState::CANNOT_CONNECT_NOW, Reaction::Retry),
             StorageError::DeltaFull { .. } => (SqlState::OUT_OF_MEMORY, Reaction::Abort),
             StorageError::Txn { .. } => (SqlState::SERIALIZATION_FAILURE, Reaction::Abort),
+            StorageError::SnapshotTooOld { .. } => (SqlState::SNAPSHOT_TOO_OLD, Reaction::Abort),
+            StorageError::Duplicate { .. } => (SqlState::UNIQUE_VIOLATION, Reaction::Abort),
+            StorageError::Conflict(_) => (SqlState::SERIALIZATION_FAILURE, Reaction::Abort),
+            StorageError::LockTimeout { .. } => (SqlState::LOCK_NOT_AVAILABLE, Reaction::Abort),
             StorageError::OutcomeUnknown { .. } => (SqlState::TRANSACTION_RESOLUTION_UNKNOWN, Reaction::Resolve),
             StorageError::Identity(_) => (SqlState::DATA_NODE_ASSIGNMENT, Reaction::Report),
             StorageError::NotAttached(_) => (SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, Reaction::Report),
@@ -99,6 +117,10 @@ impl From<StorageError> for proto::Error {
             StorageError::BadWrite(_) => (SqlState::PROTOCOL_VIOLATION, Reaction::Abort),
             StorageError::Arrow(_) => (SqlState::INTERNAL_ERROR, Reaction::Report),
         };
-        proto::Error::new(code, error.to_string()).reaction(reaction)
+        let text = proto::Error::new(code, error.to_string()).reaction(reaction);
+        match error {
+            StorageError::Duplicate { detail, .. } => text.detail(detail),
+            _ => text,
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! What a data directory holds: who the node is, which segments each chunk has, and how far they cover the log.
+//! What a data directory holds: who the node is, which segments each chunk has, which of their rows are
+//! removed, and how far this covers the log.
 //!
 //! One small file, replaced as a whole: written beside, synced, renamed, directory synced. So after a crash there is the
 //! old one or the new one.
@@ -11,6 +12,7 @@
 //! 24  payload: JSON of `Manifest`, to be read by a human in need
 //! ```
 
+use crate::deletes::DeletesRecord;
 use crate::error::{Result, StorageError};
 use crate::log::Lsn;
 use crate::segment::SegmentRecord;
@@ -21,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-pub(crate) const FORMAT_VERSION: u32 = 1;
+pub(crate) const FORMAT_VERSION: u32 = 2;
 const MAGIC: &[u8; 8] = b"SERIMAN1";
 const HEADER_BYTES: usize = 24;
 pub(crate) const FILE: &str = "MANIFEST";
@@ -48,9 +50,13 @@ pub struct Manifest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkRecord {
     pub layout: ChunkLayout,
-    /// Rows whose commit record lies before it are in the segments.
+    /// Rows whose commit record lies before it are in the segments, and removals in the deletes file.
     pub sealed_before: Lsn,
     pub segments: Vec<SegmentRecord>,
+    /// `None` when no row of the segments is removed.
+    pub deletes: Option<DeletesRecord>,
+    /// Rows removed up to here may be gone for good: older snapshots are refused.
+    pub horizon: CommitSeq,
 }
 
 /// A set of chunks as half-open ranges: chunks are dropped in the order they were made, mostly.

@@ -1,6 +1,7 @@
 //! From the columns that are stored to the columns a reader wants: matched by `ColumnId`, cast to the wanted type,
 //! filled in where the stored rows are older than the column.
 
+use crate::deletes::is_address;
 use crate::error::Result;
 use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array};
 use arrow::compute::{cast, take};
@@ -28,6 +29,11 @@ impl Projection {
     pub(crate) fn new(columns: Vec<ScanColumn>) -> Projection {
         let fields = columns.iter().map(|column| column.field.clone()).collect::<Vec<_>>();
         Projection { schema: Arc::new(Schema::new(fields)), columns: Arc::new(columns) }
+    }
+
+    /// Whether a column is part of the rows' addresses.
+    pub(crate) fn addresses(&self) -> bool {
+        self.columns.iter().any(|column| is_address(column.id))
     }
 
     /// `stored` gives the stored array of the n-th wanted column, if there is one.

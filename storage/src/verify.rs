@@ -1,5 +1,6 @@
 //! Reads everything a data directory holds and says what is wrong with it. Changes nothing; the store must be closed.
 
+use crate::deletes::{self, DeletesRecord, Part, PartView};
 use crate::error::{Result, StorageError};
 use crate::log::Log;
 use crate::manifest::{ChunkRecord, Manifest};
@@ -17,7 +18,8 @@ pub struct Problem {
     pub message: String,
 }
 
-/// Checksums of manifest, log and segments; row counts, order and time bounds of segments against the manifest.
+/// Checksums of manifest, log, segments and deletes files; row counts, order and time bounds of segments against the
+/// manifest; that removed rows exist.
 pub fn verify(vfs: &dyn Vfs, dir: &Path) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut note = |path: &Path, outcome: Result<()>| {
@@ -35,6 +37,10 @@ pub fn verify(vfs: &dyn Vfs, dir: &Path) -> Vec<Problem> {
                     let path = dir.join(SEGMENTS_DIR).join(record.file_name(*id));
                     note(&path, verify_segment(vfs, &path, *id, chunk, record));
                 }
+                if let Some(record) = &chunk.deletes {
+                    let segments = dir.join(SEGMENTS_DIR);
+                    note(&segments.join(record.file_name(*id)), verify_deletes(vfs, &segments, *id, chunk, record));
+                }
             }
         }
     }
@@ -51,8 +57,9 @@ fn verify_segment(vfs: &dyn Vfs, path: &Path, id: ChunkId, chunk: &ChunkRecord, 
     });
     let projection = Projection::new(sort.collect::<Result<Vec<_>>>()?);
     let time = chunk.layout.time.and_then(|time| record.sort.iter().position(|column| *column == time));
+    let view = PartView::whole(id, Part::segment(record.number));
     let mut rows = 0;
-    for batch in SegmentScan::new(segment, projection, &[], CommitSeq::MAX, crate::segment::ROW_GROUP_ROWS)? {
+    for batch in SegmentScan::new(segment, view, projection, &[], CommitSeq::MAX, crate::segment::ROW_GROUP_ROWS)? {
         let batch = batch?;
         if let Some(row) = check_order(batch.columns())? {
             return Err(wrong(format!("row {} is out of order", rows + row as u64)));
@@ -69,4 +76,12 @@ fn verify_segment(vfs: &dyn Vfs, path: &Path, id: ChunkId, chunk: &ChunkRecord, 
         true => Ok(()),
         false => Err(wrong(format!("{rows} rows instead of the listed {}", record.rows))),
     }
+}
+
+fn verify_deletes(vfs: &dyn Vfs, dir: &Path, id: ChunkId, chunk: &ChunkRecord, record: &DeletesRecord) -> Result<()> {
+    let deletes = deletes::load(vfs, dir, id, record)?;
+    deletes::check(&deletes, &chunk.segments).map_err(|reason| {
+        let path = dir.join(record.file_name(id));
+        StorageError::damaged(&path, 0, format!("chunk {id}: {reason}"))
+    })
 }

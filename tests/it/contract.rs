@@ -12,7 +12,7 @@ use proto::{
 };
 use std::path::Path;
 use std::sync::Arc;
-use storage::SimVfs;
+use storage::{SimVfs, Store, StoreOptions};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
@@ -125,6 +125,10 @@ contract! {
     a_transaction_of_another_cluster_is_refused,
     damaged_rows_are_refused,
     dropped_chunks_are_gone,
+    removed_rows_are_gone_with_the_commit,
+    a_row_is_removed_once,
+    a_removal_waits_for_another_of_the_same_row,
+    addresses_of_nothing_are_refused,
     prepared_transactions_survive_a_restart_and_staged_ones_do_not,
 }
 
@@ -237,6 +241,79 @@ async fn dropped_chunks_are_gone(over_grpc: bool) {
         subject.node.drop_chunks(vec![ChunkId(1), ChunkId(77)]).await.unwrap();
     }
     assert_eq!((subject.rows(1).await, subject.rows(2).await), (None, Some(10)));
+}
+
+/// Ten rows in a segment: the first one of a store, so that their addresses are known here.
+async fn sealed(over_grpc: bool) -> Subject {
+    let subject = Subject::attached(over_grpc).await;
+    subject.node.stage(txn(1), false, vec![write(1, 10)]).await.unwrap();
+    subject.node.commit(txn(1), CommitSeq(1), CommitMode::OnePhase).await.unwrap();
+    let vfs = subject.vfs.clone();
+    vfs.kill_process();
+    let (clock, rng, options) = (Arc::new(SystemClock::new()), Arc::new(SystemRng), StoreOptions::default());
+    let store = Store::open(Arc::new(vfs.clone()), clock, rng, Path::new("/node"), options).unwrap();
+    assert!(store.seal(ChunkId(1)).unwrap());
+    store.close().unwrap();
+    drop(store);
+    Subject::open_on(vfs, over_grpc).await
+}
+
+/// Removes rows of the sealed chunk.
+fn removal(part: i64, rows: &[i64]) -> ChunkWrite {
+    let field = |id: ColumnId, name: &str| {
+        Field::new(name, DataType::Int64, false).with_metadata([(FIELD_ID.to_owned(), id.to_string())].into())
+    };
+    let schema = Schema::new(vec![field(ColumnId::PART, "part"), field(ColumnId::ROW, "row")]);
+    let parts: ArrayRef = Arc::new(Int64Array::from(vec![part; rows.len()]));
+    let batch = RecordBatch::try_new(Arc::new(schema), vec![parts, Arc::new(Int64Array::from(rows.to_vec()))]);
+    ChunkWrite { kind: WriteKind::Delete, body: ipc::encode_body(&batch.unwrap()).unwrap(), ..write(1, 0) }
+}
+
+async fn removed_rows_are_gone_with_the_commit(over_grpc: bool) {
+    let subject = sealed(over_grpc).await;
+    subject.node.stage(txn(2), false, vec![removal(1, &[0, 3]), write(1, 1)]).await.unwrap();
+    assert_eq!(subject.rows(1).await, Some(10), "not before the commit");
+    subject.node.commit(txn(2), CommitSeq(2), CommitMode::OnePhase).await.unwrap();
+    assert_eq!(subject.rows(1).await, Some(9), "two of ten are gone, and one came");
+    subject.node.stage(txn(3), false, vec![removal(1, &[4])]).await.unwrap();
+    subject.node.prepare(txn(3)).await.unwrap();
+    subject.vfs.restart();
+    let subject = Subject::open_on(subject.vfs.clone(), subject.over_grpc).await;
+    assert_eq!(subject.rows(1).await, Some(9));
+    subject.node.commit(txn(3), CommitSeq(3), CommitMode::Prepared).await.unwrap();
+    assert_eq!(subject.rows(1).await, Some(8));
+}
+
+async fn a_row_is_removed_once(over_grpc: bool) {
+    let subject = sealed(over_grpc).await;
+    subject.node.stage(txn(2), false, vec![removal(1, &[5])]).await.unwrap();
+    subject.node.commit(txn(2), CommitSeq(2), CommitMode::OnePhase).await.unwrap();
+    let again = subject.node.stage(txn(3), false, vec![removal(1, &[4, 5])]).await;
+    assert_code(again, SqlState::SERIALIZATION_FAILURE);
+    assert!(subject.node.commit(txn(3), CommitSeq(3), CommitMode::OnePhase).await.is_err(), "it lacks a change");
+    subject.node.abort(txn(3)).await.unwrap();
+    assert_eq!(subject.rows(1).await, Some(9));
+}
+
+async fn a_removal_waits_for_another_of_the_same_row(over_grpc: bool) {
+    let subject = sealed(over_grpc).await;
+    subject.node.stage(txn(2), false, vec![removal(1, &[5])]).await.unwrap();
+    let node = subject.node.clone();
+    let waiting = tokio::spawn(async move { node.stage(txn(3), false, vec![removal(1, &[5])]).await });
+    subject.node.stage(txn(4), false, vec![removal(1, &[6])]).await.unwrap();
+    subject.node.abort(txn(2)).await.unwrap();
+    waiting.await.unwrap().unwrap();
+    subject.node.commit(txn(3), CommitSeq(2), CommitMode::OnePhase).await.unwrap();
+    assert_eq!(subject.rows(1).await, Some(9));
+}
+
+async fn addresses_of_nothing_are_refused(over_grpc: bool) {
+    let subject = sealed(over_grpc).await;
+    assert_code(subject.node.stage(txn(2), false, vec![removal(77, &[0])]).await, SqlState::SERIALIZATION_FAILURE);
+    assert!(subject.node.stage(txn(3), false, vec![removal(1, &[10])]).await.is_err(), "it has ten rows");
+    let rows = ChunkWrite { kind: WriteKind::Delete, ..write(1, 3) };
+    assert!(subject.node.stage(txn(4), false, vec![rows]).await.is_err(), "rows are no addresses");
+    assert_eq!(subject.rows(1).await, Some(10));
 }
 
 async fn prepared_transactions_survive_a_restart_and_staged_ones_do_not(over_grpc: bool) {

@@ -76,6 +76,8 @@ fn base_config() -> SessionConfig {
     options.catalog.information_schema = false;
     options.catalog.create_default_catalog_and_schema = false;
     options.sql_parser.collect_spans = true;
+    // Rows of one stream stay in their order, as in PostgreSQL: chunks are numbered as an INSERT meets them.
+    options.optimizer.enable_round_robin_repartition = false;
     SessionConfig::from(options)
 }
 

@@ -21,11 +21,11 @@ mod write;
 pub(crate) use columns::{comparable, storable};
 pub(crate) use read::SegmentScan;
 pub(crate) use sort::check_order;
-pub(crate) use write::{SegmentRows, write};
+pub(crate) use write::{SegmentRows, same_seq, write};
 
 use crate::error::{Result, StorageError};
 use crate::vfs::Vfs;
-use arrow::datatypes::Field;
+use arrow::datatypes::{DataType, Field};
 use blocks::VerifiedFile;
 use columns::StoredColumn;
 use parking_lot::Mutex;
@@ -42,12 +42,17 @@ pub(crate) const ROW_GROUP_ROWS: usize = 64 << 10;
 pub(crate) const PAGE_ROWS: usize = 8 << 10;
 pub(crate) const SEQ_COLUMN: &str = "__seq";
 
+/// Names `__seq` in a projection. No table has the id.
+pub(crate) const SEQ: ColumnId = ColumnId(ColumnId::CHUNK.0 - 1);
+
 /// How the manifest lists a segment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentRecord {
     pub number: u64,
     pub rows: u64,
     pub bytes: u64,
+    /// Of the rows as Arrow arrays: what a merge has in memory.
+    pub raw_bytes: u64,
     pub seq_min: u64,
     pub seq_max: u64,
     /// Smallest and largest value of the layout's time column, both included.
@@ -133,6 +138,14 @@ impl OpenSegment {
         let at = self.columns.iter().position(|column| column.id == Some(id))?;
         let field = self.metadata.schema().field(at);
         Some(field.clone().with_data_type(columns::restored_type(self.columns[at].stored, field.data_type())))
+    }
+
+    /// Its columns but `__seq`, as readers see them.
+    pub(crate) fn shape(&self) -> Vec<(ColumnId, DataType)> {
+        let columns = self.columns.iter().zip(self.metadata.schema().fields());
+        let shape = columns
+            .filter_map(|(column, field)| Some((column.id?, columns::restored_type(column.stored, field.data_type()))));
+        shape.collect()
     }
 
     fn parquet(&self) -> &ParquetMetaData {

@@ -6,8 +6,8 @@ use super::sort::sorted_rows;
 use super::{PAGE_ROWS, ROW_GROUP_ROWS, SEQ_COLUMN, SegmentRecord, file_name, parquet_error};
 use crate::error::{Result, StorageError};
 use crate::vfs::Vfs;
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, UInt32Array};
-use arrow::compute::{concat, take};
+use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, UInt32Array};
+use arrow::compute::{concat, max, min, take};
 use arrow::datatypes::{DataType, Field, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
@@ -20,14 +20,21 @@ use std::sync::Arc;
 
 /// Rows to seal. All batches have the same columns (ids and types), in the same order; at least one row in all.
 pub(crate) struct SegmentRows {
-    pub(crate) batches: Vec<(CommitSeq, RecordBatch)>,
+    /// With the commit sequence of each row.
+    pub(crate) batches: Vec<(Int64Array, RecordBatch)>,
     /// One per column.
     pub(crate) ids: Vec<ColumnId>,
     /// Smallest and largest time, when the layout has a time column.
     pub(crate) time: Option<(i64, i64)>,
 }
 
-/// Writes a segment file, durable but for its name: the caller syncs the directory.
+/// The sequences of rows that were committed together.
+pub(crate) fn same_seq(seq: CommitSeq, rows: usize) -> Int64Array {
+    vec![seq.0 as i64; rows].into()
+}
+
+/// Writes a segment file, durable but for its name: the caller syncs the directory. Gives the former positions of its
+/// rows, counted through all batches, in their new order; `None` when that is the order they had.
 ///
 /// # Errors
 /// The disk's. The file may then be there in part; nobody lists it.
@@ -38,16 +45,19 @@ pub(crate) fn write(
     number: u64,
     layout: &ChunkLayout,
     rows: SegmentRows,
-) -> Result<SegmentRecord> {
-    let (seq_min, seq_max) =
-        rows.batches.iter().fold((u64::MAX, 0), |(min, max), (seq, _)| (min.min(seq.0), max.max(seq.0)));
+) -> Result<(SegmentRecord, Option<UInt32Array>)> {
+    let seqs = rows.batches.iter().flat_map(|(seqs, _)| min(seqs).into_iter().chain(max(seqs)));
+    let (seq_min, seq_max) = seqs.fold((u64::MAX, 0), |(min, max), seq| (min.min(seq as u64), max.max(seq as u64)));
+    let columns = rows.batches.iter().flat_map(|(_, batch)| batch.columns());
+    let raw_bytes =
+        columns.map(|column| column.to_data().get_slice_memory_size().map_or(0, |bytes| bytes as u64)).sum();
     let positions =
         layout.sort.iter().map(|id| rows.ids.iter().position(|other| other == id)).collect::<Option<Vec<_>>>();
     // A chunk whose batch lacks a sort column (it was added later) is not sorted: every row counts as NULL there.
     let positions = positions.unwrap_or_default();
     let sort = positions.iter().map(|position| rows.ids[*position]).collect::<Vec<_>>();
     let (rows_count, time) = (rows.batches.iter().map(|(_, batch)| batch.num_rows() as u64).sum(), rows.time);
-    let batch = stored_batch(rows, &positions)?;
+    let (batch, order) = stored_batch(rows, &positions)?;
 
     let path = dir.join(file_name(chunk, number));
     let properties = properties(&batch.schema(), &positions);
@@ -65,11 +75,13 @@ pub(crate) fn write(
     writer.append_key_value_metadata(blocks);
     let writer = writer.into_inner().map_err(failed)?;
     let (bytes, tail_offset, tail_crc) = writer.finish().map_err(StorageError::io("write", &path))?;
-    Ok(SegmentRecord { number, rows: rows_count, bytes, seq_min, seq_max, time, sort, tail_offset, tail_crc })
+    let rows = rows_count;
+    let record = SegmentRecord { number, rows, bytes, raw_bytes, seq_min, seq_max, time, sort, tail_offset, tail_crc };
+    Ok((record, order))
 }
 
-/// All rows in one batch: sorted, in stored form, with `__seq`.
-fn stored_batch(rows: SegmentRows, sort: &[usize]) -> Result<RecordBatch> {
+/// All rows in one batch: sorted, in stored form, with `__seq`; and their order.
+fn stored_batch(rows: SegmentRows, sort: &[usize]) -> Result<(RecordBatch, Option<UInt32Array>)> {
     let schema = rows.batches[0].1.schema();
     let whole = |column: usize| -> Result<ArrayRef> {
         let parts = rows.batches.iter().map(|(_, batch)| batch.column(column).as_ref()).collect::<Vec<_>>();
@@ -90,11 +102,11 @@ fn stored_batch(rows: SegmentRows, sort: &[usize]) -> Result<RecordBatch> {
         fields.push(field);
         arrays.push(array);
     }
-    let seqs = rows.batches.iter().flat_map(|(seq, batch)| std::iter::repeat_n(seq.0 as i64, batch.num_rows()));
-    let seqs: ArrayRef = Arc::new(seqs.collect::<Int64Array>());
+    let seqs = rows.batches.iter().map(|(seqs, _)| seqs as &dyn Array).collect::<Vec<_>>();
+    let seqs = concat(&seqs)?;
     fields.push(Field::new(SEQ_COLUMN, DataType::Int64, false));
     arrays.push(ordered(seqs, &order)?);
-    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?)
+    Ok((RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?, order))
 }
 
 fn properties(schema: &Schema, sort: &[usize]) -> WriterProperties {

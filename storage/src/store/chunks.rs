@@ -1,12 +1,13 @@
 //! Whole chunks: their sizes, and their end.
 
 use super::Store;
+use crate::deletes;
 use crate::error::{Result, StorageError};
 use proto::{ChunkId, ChunkStats};
 use std::collections::HashSet;
 
 impl Store {
-    /// Sizes of chunks; those that have no rows here are left out.
+    /// Sizes of chunks; those that never had rows here are left out. Rows are those that the latest commit left.
     pub fn chunk_stats(&self, chunks: &[ChunkId]) -> Result<Vec<ChunkStats>, StorageError> {
         self.core.check()?;
         let state = self.core.state.lock();
@@ -14,10 +15,12 @@ impl Store {
             let chunk = state.chunks.get(id)?;
             let records = chunk.segments.iter().map(|segment| &segment.record);
             let unsealed = chunk.delta.iter().map(|batch| batch.rows.batch.num_rows() as u64).sum::<u64>();
+            let rows = records.clone().map(|record| record.rows).sum::<u64>() + unsealed;
+            let deletes_bytes = chunk.deletes_file.as_ref().map_or(0, |file| file.bytes);
             Some(ChunkStats {
                 chunk: *id,
-                rows: records.clone().map(|record| record.rows).sum::<u64>() + unsealed,
-                disk_bytes: records.map(|record| record.bytes).sum(),
+                rows: rows - deletes::count(&chunk.deletes),
+                disk_bytes: records.map(|record| record.bytes).sum::<u64>() + deletes_bytes,
                 delta_bytes: chunk.delta_bytes as u64,
                 segments: chunk.segments.len() as u32,
             })
@@ -48,24 +51,23 @@ impl Store {
                 manifest.chunks.remove(id);
             });
         })?;
-        let mut segments = Vec::new();
+        let mut files = Vec::new();
         {
             let mut state = core.state.lock();
             state.dropped = durable.dropped.clone();
             for id in &fresh {
                 if let Some(chunk) = state.chunks.remove(id) {
                     state.bytes -= chunk.delta_bytes;
-                    segments.extend(chunk.segments.iter().cloned());
+                    files.extend(chunk.segments.iter().map(|segment| segment.path().to_owned()));
+                    let deletes = chunk.deletes_file.map(|file| core.segments_dir().join(file.file_name(*id)));
+                    files.extend(deletes);
                 }
             }
         }
         drop(durable);
         core.changed.notify_all();
-        // What cannot be removed now is listed nowhere and goes at the next start.
-        for segment in segments {
-            if let Err(error) = core.vfs.remove(segment.path()) {
-                tracing::warn!(file = %segment.path().display(), %error, "a dropped segment stays until the next start");
-            }
+        for file in files {
+            core.remove_later(&file);
         }
         Ok(())
     }

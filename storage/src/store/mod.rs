@@ -1,20 +1,26 @@
 //! The store of one node: transactions in, visible rows out. Synchronous; every method may block on the disk.
 //!
 //! ```text
-//! <dir>/LOCK  FORMAT  MANIFEST  log/<start>.log  segments/<chunk>-<number>.parquet
+//! <dir>/LOCK  FORMAT  MANIFEST  log/<start>.log  segments/<chunk>-<number>.parquet  segments/<chunk>-<number>.deletes
 //! ```
 //! Invariants
 //! - A committed row is in exactly one place: in a segment when its commit record lies before the chunk's
-//!   `sealed_before`, else in the delta. Recovery applies the same rule to the log.
+//!   `sealed_before`, else in the delta. Likewise a removal is in the chunk's deletes file or in the delta. Recovery
+//!   applies the same rule to the log.
+//! - Rows that an open transaction removes are not moved; nor are rows whose removal is not to be sealed with them. So
+//!   the addresses in the log are good at recovery.
 //! - Nothing is applied in memory before it is durable in the log, and nothing is removed from the log before it is
 //!   durable elsewhere (`State::log_needed`).
 //! - A transaction that was staged and lost in a restart stays refused: its rows could only come in part.
 //! - After a failed fsync, or a panic of the sealing thread, the store is poisoned: every call fails.
 //!
-//! Locks, in the order they are taken: `sealing` (one seal at a time), `durable` (the manifest), `state`. No disk access
-//! under `state`.
+//! Locks, in the order they are taken: `merging` (one merge at a time), `sealing` (one seal at a time, and none while a
+//! merge ends), `durable` (the manifest), `state`. No disk access under `state`.
 
+mod background;
 mod chunks;
+mod conflicts;
+mod merge;
 mod open;
 mod record;
 mod scan;
@@ -22,6 +28,7 @@ mod seal;
 mod state;
 #[cfg(test)]
 mod tests;
+mod uniqueness;
 mod write;
 
 pub use scan::{ChunkScan, ScanRequest};
@@ -29,13 +36,13 @@ pub use scan::{ChunkScan, ScanRequest};
 use crate::error::{Result, StorageError};
 use crate::log::{Log, Lsn};
 use crate::manifest::Manifest;
-use crate::segment::OpenFiles;
+use crate::segment::{OpenFiles, OpenSegment, Segment};
 use crate::vfs::{DirLock, Vfs};
 use parking_lot::{Condvar, Mutex};
 use proto::{ChunkId, Clock, CommitSeq, NodeIdentity, NodeStatus, Rng, TxnId};
 use state::State;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -45,20 +52,29 @@ pub const SEGMENTS_DIR: &str = "segments";
 
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
-    /// Staged and unsealed rows of the whole store. `stage` waits when they take more.
+    /// Staged and unsealed rows and removals of the whole store. `stage` waits when they take more.
     pub delta_bytes_max: usize,
     /// How long `stage` waits for sealing to catch up before it fails.
     pub stage_wait_max: Duration,
+    /// How long `stage` waits for other transactions that removed the same rows, or for rows on their way into a segment.
+    pub lock_wait_max: Duration,
+    /// How long rows stay where they are after a scan asked for their addresses, unless memory runs short.
+    pub address_pin: Duration,
     /// A chunk with more unsealed bytes is sealed.
     pub seal_bytes: usize,
     /// A chunk whose oldest unsealed row is older is sealed.
     pub seal_age: Duration,
-    /// Rows of one segment, in bytes as they were written; a seal of more makes several segments.
+    /// Rows of one segment, in bytes as they were written; a seal of more makes several segments, and a merge takes no
+    /// more.
     pub segment_bytes_max: usize,
+    /// Segments of about one size that a chunk gathers before they are merged.
+    pub merge_segments_min: usize,
+    /// Snapshots that old may be refused: removed rows that only they see are left out by merges.
+    pub snapshot_age_max: Duration,
     pub log_segment_bytes_max: u64,
     /// Segment files kept open between scans.
     pub open_files_max: usize,
-    /// Seal in a thread of the store's own; else only `seal` and `seal_due` do it.
+    /// Seal and merge in threads of the store's own; else only `seal`, `seal_due` and `merge_due` do it.
     pub background: bool,
 }
 
@@ -67,9 +83,13 @@ impl Default for StoreOptions {
         StoreOptions {
             delta_bytes_max: 512 << 20,
             stage_wait_max: Duration::from_secs(10),
+            lock_wait_max: Duration::from_secs(10),
+            address_pin: Duration::from_secs(60),
             seal_bytes: 64 << 20,
             seal_age: Duration::from_secs(300),
             segment_bytes_max: 256 << 20,
+            merge_segments_min: 4,
+            snapshot_age_max: Duration::from_secs(600),
             log_segment_bytes_max: 64 << 20,
             open_files_max: 1000,
             background: true,
@@ -80,7 +100,7 @@ impl Default for StoreOptions {
 /// Closed when dropped.
 pub struct Store {
     core: Arc<Core>,
-    sealer: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// What the store and its sealing thread share.
@@ -91,7 +111,10 @@ struct Core {
     options: StoreOptions,
     log: Log,
     files: OpenFiles,
+    merging: Mutex<()>,
     sealing: Mutex<()>,
+    /// The next free number of a segment or deletes file.
+    numbers: AtomicU64,
     /// The manifest on the disk.
     durable: Mutex<Manifest>,
     state: Mutex<State>,
@@ -101,6 +124,8 @@ struct Core {
     closing: AtomicBool,
     /// Wakes the sealing thread.
     wake: crossbeam::channel::Sender<()>,
+    /// Its end wakes the merging thread.
+    stopping: Mutex<Option<crossbeam::channel::Sender<()>>>,
     _lock: Box<dyn DirLock>,
 }
 
@@ -165,9 +190,8 @@ impl Store {
         }
         self.core.wake.try_send(()).ok();
         self.core.changed.notify_all();
-        if let Some(sealer) = self.sealer.lock().take() {
-            sealer.join().ok();
-        }
+        self.core.stopping.lock().take();
+        self.threads.lock().drain(..).for_each(|thread| drop(thread.join()));
         match self.core.poison.get() {
             Some(reason) => Err(StorageError::Poisoned(reason.clone())),
             None => self.core.log.mark(),
@@ -232,6 +256,7 @@ impl Core {
     ) -> Result<()> {
         let mut manifest = durable.clone();
         manifest.version += 1;
+        manifest.segment_next = self.numbers.load(Ordering::SeqCst);
         let log_end = {
             let state = self.state.lock();
             manifest.epoch_max = state.epoch_max;
@@ -255,6 +280,35 @@ impl Core {
             }
         }
         self.log.truncate_before(durable.log_needed).inspect_err(|error| self.poison(error.to_string()))
+    }
+
+    /// Removes a file that nobody lists any more; what cannot be removed now goes at the next start.
+    fn remove_later(&self, path: &Path) {
+        if let Err(error) = self.vfs.remove(path) {
+            tracing::warn!(file = %path.display(), %error, "an unlisted file stays until the next start");
+        }
+    }
+
+    fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// Opens segments that the chunk had a moment ago; `None` when it has others by now, and a file may be gone.
+    fn open_segments<'a>(
+        &self,
+        id: ChunkId,
+        all: &Arc<Vec<Arc<Segment>>>,
+        wanted: impl Iterator<Item = &'a Arc<Segment>>,
+    ) -> Result<Option<Vec<Arc<OpenSegment>>>> {
+        let opened = wanted.map(|segment| segment.open(self.vfs.as_ref(), &self.files));
+        opened.collect::<Result<Vec<_>>>().map(Some).or_else(|error| match &error {
+            StorageError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                let state = self.state.lock();
+                let same = state.chunks.get(&id).is_some_and(|chunk| Arc::ptr_eq(&chunk.segments, all));
+                if same { Err(error) } else { Ok(None) }
+            }
+            _ => Err(error),
+        })
     }
 
     fn segments_dir(&self) -> PathBuf {

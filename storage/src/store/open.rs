@@ -1,9 +1,10 @@
 //! Opening: lock, format, manifest, unlisted files, log. In this order, so that each rests on what came before.
 
+use super::background;
 use super::record::{Kind, decode};
-use super::seal;
-use super::state::{Chunk, Ended, Phase, StagedWrite, State, Txn};
+use super::state::{Chunk, Ended, Phase, StagedRemoval, StagedWrite, State, Txn};
 use super::{Core, LOG_DIR, SEGMENTS_DIR, Store, StoreOptions};
+use crate::deletes::{self, Part, Removal};
 use crate::delta::DeltaRows;
 use crate::error::{Result, StorageError};
 use crate::log::{Log, LogOptions, Lsn};
@@ -12,11 +13,11 @@ use crate::segment::{OpenFiles, Segment};
 use crate::vfs::{DirLock, Vfs, read_all};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use proto::{Clock, Rng};
-use std::collections::{HashMap, HashSet};
+use proto::{Clock, Rng, WriteKind};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
 const LOCK_FILE: &str = "LOCK";
@@ -35,7 +36,7 @@ pub(super) fn open(
     let manifest = load_or_make(vfs.as_ref(), rng, dir)?;
     remove_unlisted(vfs.as_ref(), dir, &manifest)?;
 
-    let mut state = listed(dir, &manifest);
+    let mut state = listed(vfs.as_ref(), dir, &manifest)?;
     let log_options = LogOptions { segment_bytes_max: options.log_segment_bytes_max };
     let now = clock.elapsed();
     let log_dir = dir.join(LOG_DIR);
@@ -51,6 +52,7 @@ pub(super) fn open(
     end_replay(&mut state, &manifest);
 
     let (wake, woken) = crossbeam::channel::bounded(1);
+    let (stopping, stopped) = crossbeam::channel::bounded(1);
     let core = Arc::new(Core {
         files: OpenFiles::new(options.open_files_max),
         vfs,
@@ -58,17 +60,23 @@ pub(super) fn open(
         dir: dir.to_owned(),
         options,
         log,
+        merging: Mutex::new(()),
         sealing: Mutex::new(()),
+        numbers: AtomicU64::new(manifest.segment_next),
         durable: Mutex::new(manifest),
         state: Mutex::new(state),
         changed: Condvar::new(),
         poison: OnceLock::new(),
         closing: AtomicBool::new(false),
         wake,
+        stopping: Mutex::new(Some(stopping)),
         _lock: lock,
     });
-    let sealer = core.options.background.then(|| seal::start(Arc::clone(&core), woken)).transpose()?;
-    Ok(Store { core, sealer: Mutex::new(sealer) })
+    let threads = match core.options.background {
+        true => background::start(&core, woken, stopped)?,
+        false => Vec::new(),
+    };
+    Ok(Store { core, threads: Mutex::new(threads) })
 }
 
 fn lock(vfs: &dyn Vfs, dir: &Path) -> Result<Box<dyn DirLock>> {
@@ -117,7 +125,10 @@ fn format_text() -> String {
 
 fn remove_unlisted(vfs: &dyn Vfs, dir: &Path, manifest: &Manifest) -> Result<()> {
     let segments_dir = dir.join(SEGMENTS_DIR);
-    let listed = manifest.chunks.iter().flat_map(|(id, chunk)| chunk.segments.iter().map(|s| s.file_name(*id)));
+    let listed = manifest.chunks.iter().flat_map(|(id, chunk)| {
+        let segments = chunk.segments.iter().map(|segment| segment.file_name(*id));
+        segments.chain(chunk.deletes.iter().map(|deletes| deletes.file_name(*id)))
+    });
     let listed = listed.collect::<HashSet<_>>();
     for name in vfs.list(&segments_dir).map_err(StorageError::io("list", &segments_dir))? {
         if !listed.contains(&name) {
@@ -128,18 +139,23 @@ fn remove_unlisted(vfs: &dyn Vfs, dir: &Path, manifest: &Manifest) -> Result<()>
     Ok(())
 }
 
-fn listed(dir: &Path, manifest: &Manifest) -> State {
+fn listed(vfs: &dyn Vfs, dir: &Path, manifest: &Manifest) -> Result<State> {
     let segments_dir = dir.join(SEGMENTS_DIR);
     let chunks = manifest.chunks.iter().map(|(id, record)| {
         let segments = record.segments.iter().map(|segment| Segment::new(segment.clone(), &segments_dir, *id));
         let mut chunk = Chunk::new(record.layout.clone());
         chunk.sealed_before = record.sealed_before;
+        chunk.horizon = record.horizon;
         chunk.segments = Arc::new(segments.collect());
-        (*id, chunk)
+        if let Some(file) = &record.deletes {
+            chunk.deletes = Arc::new(deletes::load(vfs, &segments_dir, *id, file)?);
+            chunk.deletes_file = Some(file.clone());
+        }
+        Ok((*id, chunk))
     });
-    State {
+    Ok(State {
         cluster: manifest.identity.as_ref().map(|identity| identity.cluster),
-        chunks: chunks.collect(),
+        chunks: chunks.collect::<Result<_>>()?,
         dropped: manifest.dropped.clone(),
         txns: HashMap::new(),
         // Only what the log itself says while it is replayed: the manifest also remembers commits that are replayed.
@@ -147,7 +163,8 @@ fn listed(dir: &Path, manifest: &Manifest) -> State {
         epoch_max: manifest.epoch_max,
         commit_seq_max: manifest.commit_seq_max,
         bytes: 0,
-    }
+        marks: VecDeque::new(),
+    })
 }
 
 fn replay(state: &mut State, manifest: &Manifest, lsn: Lsn, bytes: &Bytes, now: std::time::Duration) -> Result<()> {
@@ -161,16 +178,26 @@ fn replay(state: &mut State, manifest: &Manifest, lsn: Lsn, bytes: &Bytes, now: 
     match record.kind {
         Kind::Stage(_) if ended => {}
         Kind::Stage(writes) => {
-            let mut staged = Vec::with_capacity(writes.len());
-            for write in writes {
-                let rows = DeltaRows::decode(&write.body, &write.layout).map_err(|error| bad(error.to_string()))?;
-                staged.push(StagedWrite { chunk: write.chunk, layout: write.layout, rows: Arc::new(rows) });
-            }
-            let bytes = staged.iter().map(|write| write.rows.bytes).sum::<usize>();
             let entry = state.txns.entry(txn).or_insert_with(|| Txn::new(record.first));
-            entry.writes.extend(staged);
-            entry.bytes += bytes;
-            state.bytes += bytes;
+            let before = entry.bytes;
+            for (index, write) in writes.into_iter().enumerate() {
+                let chunk = write.chunk;
+                match write.kind {
+                    WriteKind::Insert => {
+                        let rows = DeltaRows::decode(&write.body, &write.layout);
+                        let rows = Arc::new(rows.map_err(|error| bad(error.to_string()))?);
+                        entry.bytes += rows.bytes;
+                        let part = Some(Part::batch(lsn, index));
+                        entry.writes.push(StagedWrite { chunk, layout: write.layout, rows, part });
+                    }
+                    WriteKind::Delete => {
+                        let removal = Removal::decode(&write.body).map_err(|error| bad(error.to_string()))?;
+                        entry.bytes += removal.bytes;
+                        entry.removals.push(StagedRemoval { chunk, removal: Arc::new(removal) });
+                    }
+                }
+            }
+            state.bytes += entry.bytes - before;
         }
         Kind::Prepare | Kind::Commit(_) if !complete => {
             return Err(bad(format!("the rows of transaction {txn} are missing")));

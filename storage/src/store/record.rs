@@ -5,20 +5,25 @@
 //! 8   transaction: cluster 16 bytes, epoch u64, number u64
 //! 40  first u64: the log position before the transaction's first record; for kind 5 zero
 //! 48  kind 1 stage    writes u32, zero u32, then per write
-//!                       chunk u32, table u32, has time u32, time u32, body length u64, sort columns u32, sort u32 each
+//!                       chunk u32, table u32, flags u32 (1 has time, 2 removes rows), time u32, body length u64,
+//!                       sort columns u32, sort u32 each
 //!                     padded to 8; then the bodies, each padded to 8
 //!     kind 2 prepare  nothing
 //!     kind 3 commit   seq u64
 //!     kind 4 abort    nothing
 //!     kind 5 epoch    nothing; the transaction's epoch is the highest seen
 //! ```
-//! Bodies are 8-byte aligned so that the arrays of a replayed record can point into the file's bytes.
+//! Unique keys are not kept: they are checked before the record is written. Each write takes more than eight bytes, so
+//! that the record's position plus a write's index names the write (`deletes::Part`). Bodies are 8-byte aligned so that
+//! the arrays of a replayed record can point into the file's bytes.
 
 use crate::log::Lsn;
 use bytes::Bytes;
 use proto::{ChunkId, ChunkLayout, ChunkWrite, ClusterId, ColumnId, CommitSeq, TableId, TxnId, WriteKind};
 
 const FIXED_BYTES: usize = 48;
+const HAS_TIME: u32 = 1;
+const REMOVES: u32 = 2;
 
 pub(crate) struct Record {
     pub(crate) txn: TxnId,
@@ -57,7 +62,8 @@ pub(crate) fn encode(record: &Record) -> Vec<u8> {
             for write in writes {
                 u32(write.chunk.0);
                 u32(write.layout.table.0);
-                u32(u32::from(write.layout.time.is_some()));
+                let removes = write.kind == WriteKind::Delete;
+                u32(u32::from(write.layout.time.is_some()) * HAS_TIME | u32::from(removes) * REMOVES);
                 u32(write.layout.time.map_or(0, |column| column.0));
                 u32(write.body.len() as u32);
                 u32(0);
@@ -110,22 +116,23 @@ fn decode_writes(cursor: &mut Cursor) -> Result<Vec<ChunkWrite>, &'static str> {
     let mut heads = Vec::new();
     for _ in 0..count {
         let (chunk, table) = (ChunkId(cursor.u32()?), TableId(cursor.u32()?));
-        let (has_time, time) = (cursor.u32()?, cursor.u32()?);
+        let (flags, time) = (cursor.u32()?, cursor.u32()?);
+        if flags & !(HAS_TIME | REMOVES) != 0 {
+            return Err("a write has unknown flags");
+        }
         let length = cursor.u64()? as usize;
         let sort = (0..cursor.u32()?).map(|_| cursor.u32().map(ColumnId)).collect::<Result<Vec<_>, _>>()?;
-        heads.push((
-            chunk,
-            ChunkLayout { table, sort, time: (has_time == 1).then_some(ColumnId(time)), keys: Vec::new() },
-            length,
-        ));
+        let time = (flags & HAS_TIME != 0).then_some(ColumnId(time));
+        let kind = if flags & REMOVES != 0 { WriteKind::Delete } else { WriteKind::Insert };
+        heads.push((chunk, ChunkLayout { table, sort, time, keys: Vec::new() }, kind, length));
     }
     cursor.align()?;
-    let writes = heads.into_iter().map(|(chunk, layout, length)| {
+    let writes = heads.into_iter().map(|(chunk, layout, kind, length)| {
         let start = cursor.at;
         cursor.take(length)?;
         let body = cursor.bytes.slice(start..cursor.at);
         cursor.align()?;
-        Ok(ChunkWrite { chunk, layout, kind: WriteKind::Insert, body })
+        Ok(ChunkWrite { chunk, layout, kind, body })
     });
     writes.collect()
 }
@@ -175,7 +182,7 @@ mod tests {
             ChunkWrite {
                 chunk: ChunkId(6),
                 layout: plain,
-                kind: WriteKind::Insert,
+                kind: WriteKind::Delete,
                 body: Bytes::from_static(b"12345678"),
             },
         ];

@@ -1,18 +1,20 @@
 //! Reading a chunk at a snapshot: its segments, then its delta, then the reader's own staged rows.
 
-use super::Store;
-use super::state::Phase;
+use super::state::{Phase, State};
+use super::{Core, Store};
+use crate::deletes::{ChunkDeletes, Part, PartView, Removal, positions_array};
 use crate::delta::DeltaRows;
 use crate::error::{Result, StorageError};
 use crate::projection::{Projection, ScanColumn};
-use crate::segment::{OpenSegment, SegmentScan};
-use arrow::array::RecordBatch;
-use arrow::compute::BatchCoalescer;
-use arrow::datatypes::SchemaRef;
+use crate::segment::{OpenSegment, Segment, SegmentScan};
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::compute::{BatchCoalescer, filter};
+use arrow::datatypes::{Int64Type, SchemaRef};
+use parking_lot::MutexGuard;
 use proto::{ChunkId, ColumnPredicate, CommitSeq, TxnId};
 use std::collections::VecDeque;
-use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 #[derive(Debug, Clone)]
 pub struct ScanRequest {
@@ -21,7 +23,8 @@ pub struct ScanRequest {
     pub snapshot: CommitSeq,
     /// The reader's own transaction: its staged rows are visible to it.
     pub txn: Option<TxnId>,
-    /// May be empty: the batches then have rows and no columns.
+    /// May be empty: the batches then have rows and no columns. `ColumnId::CHUNK`, `PART` and `ROW` give the rows'
+    /// addresses, for a removal in the near future (`StoreOptions::address_pin`).
     pub columns: Vec<ScanColumn>,
     /// Rows that fail one may be left out, or not.
     pub predicates: Vec<ColumnPredicate>,
@@ -35,9 +38,9 @@ pub struct ChunkScan {
     predicates: Vec<ColumnPredicate>,
     snapshot: CommitSeq,
     batch_rows: usize,
-    segments: VecDeque<Arc<OpenSegment>>,
+    segments: VecDeque<(Arc<OpenSegment>, PartView)>,
     current: Option<SegmentScan>,
-    delta: VecDeque<Arc<DeltaRows>>,
+    delta: VecDeque<(Arc<DeltaRows>, PartView)>,
     /// Rows of the batch in work that were returned already.
     delta_offset: usize,
     small: Option<BatchCoalescer>,
@@ -47,42 +50,26 @@ impl Store {
     /// A chunk that got no rows yet has an empty scan.
     ///
     /// # Errors
-    /// `ChunkDropped`; `InDoubt` while a transaction that was prepared before a restart touches the chunk; `Damaged`
+    /// `ChunkDropped`; `SnapshotTooOld` when a merge left out rows it would see; `InDoubt` while a transaction that was prepared before a restart touches the chunk; `Damaged`
     /// with the segment's name, here or from the scan.
     pub fn scan(&self, request: ScanRequest) -> Result<ChunkScan, StorageError> {
         assert!(request.batch_rows > 0, "a batch has rows");
         let core = &self.core;
         core.check()?;
-        let (segments, delta) = {
-            let state = core.state.lock();
-            if state.dropped.contains(request.chunk) {
-                return Err(StorageError::ChunkDropped(request.chunk));
+        let projection = Projection::new(request.columns.clone());
+        let (segments, delta, hidden) = loop {
+            let (segments, delta, hidden) = self.visible(&request, &projection)?;
+            let old_enough = segments.iter().filter(|segment| segment.record.seq_min <= request.snapshot.0);
+            if let Some(opened) = core.open_segments(request.chunk, &segments, old_enough)? {
+                break (opened, delta, hidden);
             }
-            for (id, txn) in state.txns.iter().filter(|(_, txn)| txn.recovered && txn.phase != Phase::Staged) {
-                if txn.writes.iter().any(|write| write.chunk == request.chunk) {
-                    return Err(StorageError::InDoubt { chunk: request.chunk, txn: *id });
-                }
-            }
-            let own = request.txn.and_then(|txn| state.txns.get(&txn)).into_iter().flat_map(|txn| &txn.writes);
-            let own = own.filter(|write| write.chunk == request.chunk).map(|write| Arc::clone(&write.rows));
-            let chunk = state.chunks.get(&request.chunk);
-            let visible = chunk.into_iter().flat_map(|chunk| chunk.delta.iter());
-            let visible = visible.filter(|batch| batch.seq <= request.snapshot).map(|batch| Arc::clone(&batch.rows));
-            let delta = visible.chain(own).collect::<VecDeque<_>>();
-            (chunk.map(|chunk| Arc::clone(&chunk.segments)).unwrap_or_default(), delta)
         };
-        let visible = segments.iter().filter(|segment| segment.record.seq_min <= request.snapshot.0);
-        let opened = visible.map(|segment| segment.open(core.vfs.as_ref(), &core.files));
-        let segments = opened.collect::<Result<VecDeque<_>>>().map_err(|error| match &error {
-            StorageError::Io { source, .. }
-                if source.kind() == io::ErrorKind::NotFound && core.state.lock().dropped.contains(request.chunk) =>
-            {
-                StorageError::ChunkDropped(request.chunk)
-            }
-            _ => error,
-        })?;
-        let delta = delta.into_iter().filter(|rows| rows.may_match(&request.predicates)).collect();
-        let projection = Projection::new(request.columns);
+        let segments = segments.into_iter().map(|segment| {
+            let view = hidden.view(Part::segment(segment.record.number));
+            (segment, view)
+        });
+        let delta = delta.into_iter().filter(|(_, rows)| rows.may_match(&request.predicates));
+        let delta = delta.map(|(part, rows)| (rows, hidden.view(part))).collect();
         let small = (!projection.columns.is_empty()).then(|| {
             let limit = Some(request.batch_rows / 4);
             BatchCoalescer::new(Arc::clone(&projection.schema), request.batch_rows)
@@ -93,12 +80,90 @@ impl Store {
             predicates: request.predicates,
             snapshot: request.snapshot,
             batch_rows: request.batch_rows,
-            segments,
+            segments: segments.collect(),
             current: None,
             delta,
             delta_offset: 0,
             small,
         })
+    }
+}
+
+type Visible = (Arc<Vec<Arc<Segment>>>, Vec<(Part, Arc<DeltaRows>)>, Hidden);
+
+/// What a reader must not show.
+struct Hidden {
+    chunk: ChunkId,
+    snapshot: CommitSeq,
+    deletes: Arc<ChunkDeletes>,
+    /// By the reader's own transaction.
+    removed: Vec<Arc<Removal>>,
+}
+
+impl Hidden {
+    fn view(&self, part: Part) -> PartView {
+        let committed = self.deletes.get(&part).map(|deletes| deletes.hidden(self.snapshot));
+        let own = self.removed.iter().filter_map(|removal| removal.of(part));
+        let hidden = own.fold(committed, |hidden, rows| {
+            let mut hidden = hidden.unwrap_or_default();
+            *Arc::make_mut(&mut hidden) |= rows;
+            Some(hidden)
+        });
+        PartView { chunk: self.chunk, part, hidden: hidden.filter(|rows| !rows.is_empty()) }
+    }
+}
+
+impl Core {
+    /// The reader may come back with the addresses it sees: they are to stay true for a while.
+    fn pin(&self, state: &mut MutexGuard<State>, id: ChunkId) -> Result<()> {
+        let since = self.clock.elapsed();
+        while state.chunks.get(&id).is_some_and(|chunk| !chunk.moving.is_empty()) {
+            let left = self.options.lock_wait_max.saturating_sub(self.clock.elapsed().saturating_sub(since));
+            // Who waited in vain gets addresses that may be outdated when they are used, and is told so then.
+            if left == Duration::ZERO || self.changed.wait_for(state, left).timed_out() {
+                break;
+            }
+            self.check()?;
+        }
+        let until = self.clock.elapsed() + self.options.address_pin;
+        if let Some(chunk) = state.chunks.get_mut(&id) {
+            chunk.pinned_until = chunk.pinned_until.max(until);
+        }
+        Ok(())
+    }
+}
+
+impl Store {
+    /// What the reader sees now, in one look: segments, batches of the delta and of its own, and what is removed.
+    fn visible(&self, request: &ScanRequest, projection: &Projection) -> Result<Visible> {
+        let core = &self.core;
+        let mut state = core.state.lock();
+        if projection.addresses() {
+            core.pin(&mut state, request.chunk)?;
+        }
+        if state.dropped.contains(request.chunk) {
+            return Err(StorageError::ChunkDropped(request.chunk));
+        }
+        for (id, txn) in state.txns.iter().filter(|(_, txn)| txn.recovered && txn.phase != Phase::Staged) {
+            if txn.chunks().any(|chunk| chunk == request.chunk) {
+                return Err(StorageError::InDoubt { chunk: request.chunk, txn: *id });
+            }
+        }
+        let own = request.txn.and_then(|txn| state.txns.get(&txn));
+        let staged = own.into_iter().flat_map(|txn| &txn.writes).filter(|write| write.chunk == request.chunk);
+        let staged = staged.filter_map(|write| Some((write.part?, Arc::clone(&write.rows))));
+        let removed = own.into_iter().flat_map(|txn| &txn.removals).filter(|staged| staged.chunk == request.chunk);
+        let removed = removed.map(|staged| Arc::clone(&staged.removal)).collect::<Vec<_>>();
+        let chunk = state.chunks.get(&request.chunk);
+        if chunk.is_some_and(|chunk| request.snapshot < chunk.horizon) {
+            return Err(StorageError::SnapshotTooOld { chunk: request.chunk, snapshot: request.snapshot });
+        }
+        let visible = chunk.into_iter().flat_map(|chunk| chunk.delta.iter());
+        let visible = visible.filter(|batch| batch.seq <= request.snapshot);
+        let delta = visible.map(|batch| (batch.part, Arc::clone(&batch.rows))).chain(staged).collect::<Vec<_>>();
+        let segments = chunk.map(|chunk| Arc::clone(&chunk.segments)).unwrap_or_default();
+        let deletes = chunk.map(|chunk| Arc::clone(&chunk.deletes)).unwrap_or_default();
+        Ok((segments, delta, Hidden { chunk: request.chunk, snapshot: request.snapshot, deletes, removed }))
     }
 }
 
@@ -112,9 +177,9 @@ impl ChunkScan {
             if let Some(batch) = self.current.as_mut().and_then(|scan| scan.next()) {
                 return Some(batch);
             }
-            let segment = self.segments.pop_front()?;
+            let (segment, view) = self.segments.pop_front()?;
             let (projection, batch_rows) = (self.projection.clone(), self.batch_rows);
-            match SegmentScan::new(segment, projection, &self.predicates, self.snapshot, batch_rows) {
+            match SegmentScan::new(segment, view, projection, &self.predicates, self.snapshot, batch_rows) {
                 Ok(scan) => self.current = Some(scan),
                 Err(error) => return Some(Err(error)),
             }
@@ -123,7 +188,7 @@ impl ChunkScan {
 
     /// The next slice of the delta, as wide as the reader wants it.
     fn next_delta_slice(&mut self) -> Option<Result<RecordBatch>> {
-        let rows = Arc::clone(self.delta.front()?);
+        let (rows, view) = self.delta.front()?.clone();
         let (offset, total) = (self.delta_offset, rows.batch.num_rows());
         let count = (total - offset).min(self.batch_rows);
         if offset + count == total {
@@ -132,11 +197,25 @@ impl ChunkScan {
         } else {
             self.delta_offset += count;
         }
-        let columns = Arc::clone(&self.projection.columns);
-        Some(self.projection.batch(count, |wanted| {
-            let at = rows.ids.iter().position(|id| *id == columns[wanted].id)?;
-            Some(rows.batch.column(at).slice(offset, count))
-        }))
+        Some(self.conform(&rows, &view, offset, count))
+    }
+
+    fn conform(&self, rows: &DeltaRows, view: &PartView, offset: usize, count: usize) -> Result<RecordBatch> {
+        let range = offset as u32..(offset + count) as u32;
+        let shown = view.shown(std::slice::from_ref(&range));
+        let kept = |array: ArrayRef| shown.as_ref().map_or(Ok(Arc::clone(&array)), |shown| filter(&array, shown));
+        let located = self.projection.addresses();
+        let positions: ArrayRef = Arc::new(positions_array(&if located { vec![range] } else { vec![] }));
+        let positions = if located { kept(positions)? } else { positions };
+        let columns = self.projection.columns.iter().map(|column| -> Result<Option<ArrayRef>> {
+            match rows.ids.iter().position(|id| *id == column.id) {
+                Some(at) => Ok(Some(kept(rows.batch.column(at).slice(offset, count))?)),
+                None => Ok(view.address(column.id, positions.as_primitive::<Int64Type>())),
+            }
+        });
+        let columns = columns.collect::<Result<Vec<_>>>()?;
+        let count = shown.as_ref().map_or(count, |shown| shown.true_count());
+        self.projection.batch(count, |wanted| columns[wanted].clone())
     }
 
     /// Many small writes make few batches.

@@ -1,17 +1,20 @@
 //! The store's memory: chunks, open transactions, and the outcomes of recent ones. No disk access in here.
 
 use super::record::{Kind, Record, encode};
+use crate::deletes::{self, ChunkDeletes, DeletesRecord, DeltaRemoval, Part, Removal};
 use crate::delta::{DeltaBatch, DeltaRows};
 use crate::log::Lsn;
 use crate::manifest::ChunkSet;
 use crate::segment::Segment;
 use proto::{ChunkId, ChunkLayout, ClusterId, CommitSeq, TxnId};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Outcomes remembered in memory. A coordinator asks within seconds; this is a minute of small transactions.
 const ENDED_MAX: usize = 64 << 10;
+/// Times noted for one `snapshot_age_max`.
+const MARKS: u32 = 16;
 /// Commits remembered in the manifest, in case the log that holds them is gone.
 const COMMITTED_KEPT: usize = 4096;
 
@@ -23,19 +26,36 @@ pub(super) struct State {
     pub(super) ended: Ended,
     pub(super) epoch_max: u64,
     pub(super) commit_seq_max: CommitSeq,
-    /// Staged and unsealed rows.
+    /// Staged and unsealed rows and removals.
     pub(super) bytes: usize,
+    /// Which commits were there when, by the store's clock.
+    pub(super) marks: VecDeque<(Duration, CommitSeq)>,
 }
 
 pub(super) struct Chunk {
     pub(super) layout: ChunkLayout,
-    /// Shared with readers; copied when written to under them.
+    /// In the order in which they were staged: by falling part. Shared with readers; copied when written to under them.
     pub(super) delta: Arc<Vec<DeltaBatch>>,
+    /// All committed removals, of segments and of the delta. Shared with readers.
+    pub(super) deletes: Arc<ChunkDeletes>,
+    /// Those of them that are in no deletes file.
+    pub(super) removals: Vec<DeltaRemoval>,
+    /// The file that has the others.
+    pub(super) deletes_file: Option<DeletesRecord>,
+    /// Of `delta` and `removals`.
     pub(super) delta_bytes: usize,
-    /// When the oldest unsealed row came, by the store's clock.
+    /// When the oldest unsealed row or removal came, by the store's clock.
     pub(super) delta_since: Duration,
     pub(super) sealed_before: Lsn,
     pub(super) segments: Arc<Vec<Arc<Segment>>>,
+    /// Their rows are on the way into other parts, and cannot be removed until they are there.
+    pub(super) moving: BTreeSet<Part>,
+    /// Somebody may hold addresses of rows; until then, by the store's clock, they are not moved without need.
+    pub(super) pinned_until: Duration,
+    /// Rows removed up to here may be gone for good.
+    pub(super) horizon: CommitSeq,
+    /// A segment cannot be read.
+    pub(super) unmergeable: bool,
 }
 
 pub(super) struct Txn {
@@ -45,9 +65,10 @@ pub(super) struct Txn {
     /// Calls of `stage` that are writing.
     pub(super) staging: u32,
     pub(super) writes: Vec<StagedWrite>,
+    pub(super) removals: Vec<StagedRemoval>,
     pub(super) bytes: usize,
-    /// A `stage` failed: rows are missing, it must not commit.
-    pub(super) broken: bool,
+    /// Why it must not commit.
+    pub(super) broken: Option<&'static str>,
     /// Found prepared in the log: in doubt until told.
     pub(super) recovered: bool,
 }
@@ -68,6 +89,14 @@ pub(super) struct StagedWrite {
     pub(super) chunk: ChunkId,
     pub(super) layout: ChunkLayout,
     pub(super) rows: Arc<DeltaRows>,
+    /// `None` until it is in the log: till then nobody reads it.
+    pub(super) part: Option<Part>,
+}
+
+#[derive(Clone)]
+pub(super) struct StagedRemoval {
+    pub(super) chunk: ChunkId,
+    pub(super) removal: Arc<Removal>,
 }
 
 impl Chunk {
@@ -75,11 +104,50 @@ impl Chunk {
         Chunk {
             layout,
             delta: Arc::default(),
+            deletes: Arc::default(),
+            removals: Vec::new(),
+            deletes_file: None,
             delta_bytes: 0,
             delta_since: Duration::ZERO,
             sealed_before: Lsn(0),
             segments: Arc::default(),
+            moving: BTreeSet::new(),
+            pinned_until: Duration::ZERO,
+            horizon: CommitSeq::ZERO,
+            unmergeable: false,
         }
+    }
+
+    /// Rows of the part; `None` when the chunk does not have it, or no longer.
+    pub(super) fn rows_of(&self, part: Part) -> Option<u64> {
+        let mut segments = self.segments.iter().map(|segment| &segment.record);
+        match part.is_segment() {
+            true => segments.find(|record| Part::segment(record.number) == part).map(|record| record.rows),
+            false => self.batch(part).map(|batch| batch.rows.batch.num_rows() as u64),
+        }
+    }
+
+    pub(super) fn batch(&self, part: Part) -> Option<&DeltaBatch> {
+        let at = self.delta.binary_search_by(|batch| part.cmp(&batch.part)).ok()?;
+        Some(&self.delta[at])
+    }
+
+    fn push(&mut self, batch: DeltaBatch) {
+        let delta = Arc::make_mut(&mut self.delta);
+        let at = delta.partition_point(|before| before.part > batch.part);
+        delta.insert(at, batch);
+    }
+
+    /// Whether there is anything that only the log keeps.
+    pub(super) fn unsealed(&self) -> bool {
+        !self.delta.is_empty() || !self.removals.is_empty()
+    }
+
+    fn grow(&mut self, bytes: usize, now: Duration) {
+        if !self.unsealed() {
+            self.delta_since = now;
+        }
+        self.delta_bytes += bytes;
     }
 }
 
@@ -90,10 +158,16 @@ impl Txn {
             first_lsn,
             staging: 0,
             writes: Vec::new(),
+            removals: Vec::new(),
             bytes: 0,
-            broken: false,
+            broken: None,
             recovered: false,
         }
+    }
+
+    /// The chunks it changes; one may come several times.
+    pub(super) fn chunks(&self) -> impl Iterator<Item = ChunkId> {
+        self.writes.iter().map(|write| write.chunk).chain(self.removals.iter().map(|removal| removal.chunk))
     }
 
     /// The head of a log record of this transaction.
@@ -103,15 +177,32 @@ impl Txn {
 }
 
 impl State {
-    /// The log is needed from here on; `None` when nothing in memory needs it. `leaving` rows do not count.
+    /// The log is needed from here on; `None` when nothing in memory needs it. What is `leaving` does not count.
     pub(super) fn log_needed(&self, leaving: Option<(ChunkId, Lsn)>) -> Option<Lsn> {
-        let staying = |id: ChunkId, batch: &&DeltaBatch| {
-            leaving.is_none_or(|(chunk, before)| id != chunk || batch.commit_lsn >= before)
-        };
         let delta = self.chunks.iter().flat_map(|(id, chunk)| {
-            chunk.delta.iter().filter(move |batch| staying(*id, batch)).map(|batch| batch.first_lsn)
+            let batches = chunk.delta.iter().map(|batch| (batch.commit_lsn, batch.first_lsn));
+            let removals = chunk.removals.iter().map(|removal| (removal.commit_lsn, removal.first_lsn));
+            let staying = move |commit: Lsn| leaving.is_none_or(|(chunk, before)| *id != chunk || commit >= before);
+            batches.chain(removals).filter(move |(commit, _)| staying(*commit)).map(|(_, first)| first)
         });
         self.txns.values().map(|txn| txn.first_lsn).chain(delta).min()
+    }
+
+    /// Notes the time of the youngest commit, now and then.
+    pub(super) fn mark(&mut self, now: Duration, age_max: Duration) {
+        if self.marks.back().is_some_and(|(then, _)| now < *then + age_max / MARKS) {
+            return;
+        }
+        self.marks.push_back((now, self.commit_seq_max));
+        while self.marks.get(1).is_some_and(|(then, _)| *then + age_max <= now) {
+            self.marks.pop_front();
+        }
+    }
+
+    /// Commits that were there `age_max` ago: no snapshot in use is older.
+    pub(super) fn horizon(&self, now: Duration, age_max: Duration) -> CommitSeq {
+        let old = self.marks.iter().take_while(|(then, _)| *then + age_max <= now);
+        old.map(|(_, seq)| *seq).last().unwrap_or(CommitSeq::ZERO)
     }
 
     pub(super) fn in_doubt(&self) -> Vec<TxnId> {
@@ -121,27 +212,38 @@ impl State {
         txns
     }
 
-    /// Makes a transaction's rows visible from `seq` on. Rows of dropped chunks, and rows that are in segments already,
-    /// go nowhere.
+    /// Makes a transaction's changes visible from `seq` on. Those of dropped chunks, and those that are in segments and
+    /// deletes files already, go nowhere.
     pub(super) fn apply(&mut self, txn: TxnId, seq: CommitSeq, commit_lsn: Lsn, now: Duration) {
         let Some(ended) = self.txns.remove(&txn) else { return };
         for write in ended.writes {
             let bytes = write.rows.bytes;
+            let part = write.part.expect("a transaction whose rows are not in the log cannot commit");
             let chunk = self.chunks.entry(write.chunk);
             let known = !self.dropped.contains(write.chunk);
             let chunk = known.then(|| chunk.or_insert_with(|| Chunk::new(write.layout.clone())));
             match chunk.filter(|chunk| commit_lsn >= chunk.sealed_before) {
                 Some(chunk) => {
                     chunk.layout = write.layout;
-                    if chunk.delta.is_empty() {
-                        chunk.delta_since = now;
-                    }
-                    chunk.delta_bytes += bytes;
-                    let batch = DeltaBatch { rows: write.rows, seq, first_lsn: ended.first_lsn, commit_lsn };
-                    Arc::make_mut(&mut chunk.delta).push(batch);
+                    chunk.grow(bytes, now);
+                    let first_lsn = ended.first_lsn;
+                    let batch = DeltaBatch { rows: write.rows, part, seq, first_lsn, commit_lsn };
+                    chunk.push(batch);
                 }
                 None => self.bytes -= bytes,
             }
+        }
+        for StagedRemoval { chunk, removal } in ended.removals {
+            let chunk = self.chunks.get_mut(&chunk).filter(|chunk| commit_lsn >= chunk.sealed_before);
+            let Some(chunk) = chunk else {
+                self.bytes -= removal.bytes;
+                continue;
+            };
+            let there = removal.parts.iter().all(|(part, _)| chunk.rows_of(*part).is_some());
+            assert!(there, "what a transaction removes stays where it is");
+            chunk.grow(removal.bytes, now);
+            deletes::add(Arc::make_mut(&mut chunk.deletes), seq, &removal);
+            chunk.removals.push(DeltaRemoval { removal, seq, first_lsn: ended.first_lsn, commit_lsn });
         }
         self.commit_seq_max = self.commit_seq_max.max(seq);
         self.ended.insert(txn, Some(seq));

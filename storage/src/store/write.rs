@@ -8,9 +8,11 @@
 //! abort: from Staged and Prepared; a restart: from Staged; a newer epoch: from Staged
 //! ```
 
+use super::conflicts::Staging;
 use super::record::{Kind, Record, encode, stage_parts};
-use super::state::{Phase, StagedWrite, State, Txn};
+use super::state::{Phase, StagedRemoval, StagedWrite, State, Txn};
 use super::{Core, Store, committed_otherwise, refused};
+use crate::deletes::{Part, Removal};
 use crate::delta::DeltaRows;
 use crate::error::{Result, StorageError};
 use crate::log::Lsn;
@@ -19,63 +21,48 @@ use proto::{ChunkWrite, CommitMode, CommitSeq, TxnId, TxnOutcome, WriteKind};
 use std::sync::Arc;
 
 impl Store {
-    /// Adds rows to a transaction, which starts with its first `stage`. In the log on return, not durable; visible to
-    /// scans of the same transaction only. Waits for memory up to `stage_wait_max`.
+    /// Adds changes to a transaction, which starts with its first `stage`. In the log on return, not durable; visible to
+    /// scans of the same transaction only. Waits for memory up to `stage_wait_max`, and up to `lock_wait_max` for other
+    /// transactions that remove the same rows or add the same keys.
     ///
     /// # Errors
-    /// `BadWrite`, `ChunkDropped`, `DeltaFull`, a full disk, or a transaction that has ended or voted. Nothing is added,
-    /// and the transaction, which would now lack rows, can only be aborted.
+    /// `BadWrite`, `ChunkDropped`, `Duplicate`, `Conflict`, `LockTimeout`, `DeltaFull`, a full disk, or a transaction that has ended
+    /// or voted. The transaction, which now lacks changes, can only be aborted.
     pub fn stage(&self, txn: TxnId, writes: Vec<ChunkWrite>) -> Result<(), StorageError> {
         self.core.check()?;
         self.core.see_epoch(txn)?;
-        self.add_rows(txn, writes).inspect_err(|_| {
+        self.add(txn, writes).inspect_err(|_| {
             let mut state = self.core.state.lock();
             match state.txns.get_mut(&txn) {
-                Some(entry) => entry.broken |= entry.phase == Phase::Staged,
+                Some(entry) if entry.phase == Phase::Staged => {
+                    entry.broken.get_or_insert("lacks changes that could not be added to it");
+                }
+                Some(_) => {}
                 None => state.ended.insert_new(txn),
             }
         })
     }
 
-    fn add_rows(&self, txn: TxnId, writes: Vec<ChunkWrite>) -> Result<()> {
+    fn add(&self, txn: TxnId, writes: Vec<ChunkWrite>) -> Result<()> {
         let core = &self.core;
-        let decoded = writes.iter().map(|write| {
-            if write.kind == WriteKind::Delete || !write.layout.keys.is_empty() {
-                return Err(StorageError::Unsupported(
-                    "removing rows and unique keys are not supported yet".to_owned(),
-                ));
-            }
-            let rows = Arc::new(DeltaRows::decode(&write.body, &write.layout)?);
-            Ok(StagedWrite { chunk: write.chunk, layout: write.layout.clone(), rows })
-        });
-        let staged = decoded.collect::<Result<Vec<_>>>()?;
-        let bytes = staged.iter().map(|write| write.rows.bytes).sum::<usize>();
-        let first_lsn = {
-            let mut state = core.state.lock();
-            core.reserve(&mut state, bytes)?;
-            core.begin_stage(&mut state, txn, &writes).inspect_err(|_| state.bytes -= bytes)?
-        };
+        let staging = decode(&writes)?;
+        let bytes = staging.bytes;
+        core.reserve(&mut core.state.lock(), bytes)?;
+        let (first_lsn, written) = core.admit(txn, staging).inspect_err(|_| core.state.lock().bytes -= bytes)?;
         let record = Record { txn, first: first_lsn, kind: Kind::Stage(writes) };
         let head = encode(&record);
         let Kind::Stage(writes) = &record.kind else { unreachable!("it was made a stage record above") };
         let appended = core.append_log(&stage_parts(&head, writes));
         let mut state = core.state.lock();
         let Some(entry) = state.txns.get_mut(&txn) else {
-            state.bytes -= bytes;
             return Err(refused(txn, "was aborted while rows were added to it"));
         };
         entry.staging -= 1;
-        match appended {
-            Ok(_) => {
-                entry.bytes += bytes;
-                entry.writes.extend(staged);
-                Ok(())
-            }
-            Err(error) => {
-                state.bytes -= bytes;
-                Err(error)
-            }
+        let lsn = appended?;
+        for (at, index) in written {
+            entry.writes[at].part = Some(Part::batch(lsn, index));
         }
+        Ok(())
     }
 
     /// The yes vote. Durable on return: from then on the transaction can only be told how it ends. Idempotent.
@@ -252,10 +239,35 @@ impl Core {
         Ok(())
     }
 
-    /// Registers the transaction before its record is appended, so that the log is not cut in between.
-    fn begin_stage(&self, state: &mut State, txn: TxnId, writes: &[ChunkWrite]) -> Result<Lsn> {
-        if let Some(write) = writes.iter().find(|write| state.dropped.contains(write.chunk)) {
-            return Err(StorageError::ChunkDropped(write.chunk));
+    /// Waits until the changes stand in nobody's way, and registers them: before their record is appended, so that the
+    /// log is not cut in between, and nobody else removes the same rows or adds the same keys.
+    fn admit(&self, txn: TxnId, staging: Staging) -> Result<(Lsn, Vec<(usize, usize)>)> {
+        let since = self.clock.elapsed();
+        loop {
+            let probes = self.probe(&staging)?;
+            let mut state = self.state.lock();
+            let mut outdated = false;
+            self.wait_while_busy(&mut state, txn, since, |state| {
+                self.may_stage(state, txn, &staging)?;
+                let removals = staging.removals.iter();
+                let busy = removals.map(|(chunk, removal)| self.removal_busy(state, txn, *chunk, removal));
+                if let Some(busy) = busy.filter_map(|busy| busy.transpose()).next() {
+                    return busy.map(Some);
+                }
+                outdated = !probes.current(state);
+                if outdated { Ok(None) } else { self.keys_busy(state, txn, &staging, &probes) }
+            })?;
+            if !outdated {
+                return Ok(self.register(&mut state, txn, staging));
+            }
+        }
+    }
+
+    fn may_stage(&self, state: &State, txn: TxnId, staging: &Staging) -> Result<()> {
+        let chunks = staging.writes.iter().map(|(_, write)| write.chunk);
+        let mut chunks = chunks.chain(staging.removals.iter().map(|(chunk, _)| *chunk));
+        if let Some(chunk) = chunks.find(|chunk| state.dropped.contains(*chunk)) {
+            return Err(StorageError::ChunkDropped(chunk));
         }
         if state.ended.get(txn).is_some() {
             return Err(refused(txn, "has ended already, or was lost when the node restarted"));
@@ -263,12 +275,25 @@ impl Core {
         if txn.epoch < state.epoch_max {
             return Err(refused(txn, format!("belongs to an older coordinator than epoch {}", state.epoch_max)));
         }
-        let entry = state.txns.entry(txn).or_insert_with(|| Txn::new(self.log.end()));
-        if entry.phase != Phase::Staged {
-            return Err(refused(txn, "has voted already"));
+        match state.txns.get(&txn).is_some_and(|entry| entry.phase != Phase::Staged) {
+            true => Err(refused(txn, "has voted already")),
+            false => Ok(()),
         }
+    }
+
+    /// The transaction's first position in the log, and where its new rows are: in `writes`, and in the log record.
+    fn register(&self, state: &mut State, txn: TxnId, staging: Staging) -> (Lsn, Vec<(usize, usize)>) {
+        let entry = state.txns.entry(txn).or_insert_with(|| Txn::new(self.log.end()));
         entry.staging += 1;
-        Ok(entry.first_lsn)
+        entry.bytes += staging.bytes;
+        let removals = staging.removals.into_iter().map(|(chunk, removal)| StagedRemoval { chunk, removal });
+        entry.removals.extend(removals);
+        let mut written = Vec::with_capacity(staging.writes.len());
+        for (index, write) in staging.writes {
+            written.push((entry.writes.len(), index));
+            entry.writes.push(write);
+        }
+        (entry.first_lsn, written)
     }
 
     /// A transaction that can vote or commit in one round.
@@ -278,13 +303,11 @@ impl Core {
         if entry.phase != Phase::Staged || entry.staging > 0 {
             return Err(refused(txn, "is busy with another call"));
         }
-        if entry.broken {
-            return Err(refused(txn, "lacks rows that could not be added to it"));
+        if let Some(reason) = entry.broken {
+            return Err(refused(txn, reason));
         }
-        match entry.writes.iter().find(|write| dropped.contains(write.chunk)) {
-            Some(write) => Err(StorageError::ChunkDropped(write.chunk)),
-            None => Ok(entry),
-        }
+        let gone = entry.chunks().find(|chunk| dropped.contains(*chunk));
+        gone.map_or(Ok(entry), |chunk| Err(StorageError::ChunkDropped(chunk)))
     }
 
     fn wait_while_committing(&self, state: &mut MutexGuard<State>, txn: TxnId) -> Result<()> {
@@ -296,4 +319,24 @@ impl Core {
         }
         Ok(())
     }
+}
+
+fn decode(writes: &[ChunkWrite]) -> Result<Staging> {
+    let mut staging = Staging { writes: Vec::new(), removals: Vec::new(), bytes: 0 };
+    for (index, write) in writes.iter().enumerate() {
+        match write.kind {
+            WriteKind::Insert => {
+                let rows = Arc::new(DeltaRows::decode(&write.body, &write.layout)?);
+                staging.bytes += rows.bytes;
+                let staged = StagedWrite { chunk: write.chunk, layout: write.layout.clone(), rows, part: None };
+                staging.writes.push((index, staged));
+            }
+            WriteKind::Delete => {
+                let removal = Arc::new(Removal::decode(&write.body)?);
+                staging.bytes += removal.bytes;
+                staging.removals.push((write.chunk, removal));
+            }
+        }
+    }
+    Ok(staging)
 }

@@ -1,8 +1,11 @@
 //! What every test of the store needs: a clock, chance, a table of readings, and a naive reader.
 
 mod faults;
+mod keys;
+mod merging;
 mod model;
 mod reading;
+mod removing;
 mod transactions;
 
 use super::*;
@@ -59,6 +62,7 @@ pub(super) fn options() -> StoreOptions {
         background: false,
         log_segment_bytes_max: 8 << 10,
         stage_wait_max: Duration::ZERO,
+        lock_wait_max: Duration::ZERO,
         ..Default::default()
     }
 }
@@ -68,8 +72,12 @@ pub(super) fn try_open(vfs: &SimVfs) -> Result<Store> {
 }
 
 pub(super) fn try_open_with(vfs: &SimVfs, options: StoreOptions) -> Result<Store> {
-    let (clock, rng) = (Arc::new(TestClock(AtomicU64::new(0))), Arc::new(TestRng(AtomicU64::new(77))));
-    Store::open(Arc::new(vfs.clone()), clock, rng, Path::new(DIR), options)
+    open_at(vfs, options, &Arc::new(TestClock(AtomicU64::new(0))))
+}
+
+pub(super) fn open_at(vfs: &SimVfs, options: StoreOptions, clock: &Arc<TestClock>) -> Result<Store> {
+    let rng = Arc::new(TestRng(AtomicU64::new(77)));
+    Store::open(Arc::new(vfs.clone()), Arc::clone(clock) as Arc<dyn Clock>, rng, Path::new(DIR), options)
 }
 
 /// An attached store.
@@ -138,17 +146,22 @@ pub(super) fn rows_of(scan: ChunkScan) -> Result<Vec<Row>> {
     for batch in scan {
         let batch = batch?;
         assert!(batch.num_rows() > 0 && batch.num_rows() <= 1000);
-        let (numbers, times) = (batch.column(0).as_primitive::<Int64Type>(), batch.column(1));
-        let times = times.as_primitive::<TimestampMicrosecondType>();
-        let (hosts, values) = (batch.column(2).as_string::<i32>(), batch.column(3).as_primitive::<Float64Type>());
-        rows.extend((0..batch.num_rows()).map(|at| Row {
-            time: times.value(at),
-            host: hosts.is_valid(at).then(|| hosts.value(at).to_owned()),
-            value: values.is_valid(at).then(|| values.value(at).to_bits()),
-            number: numbers.is_valid(at).then(|| numbers.value(at)),
-        }));
+        rows.extend(rows_in(&batch));
     }
     Ok(rows)
+}
+
+fn rows_in(batch: &RecordBatch) -> Vec<Row> {
+    let (numbers, times) = (batch.column(0).as_primitive::<Int64Type>(), batch.column(1));
+    let times = times.as_primitive::<TimestampMicrosecondType>();
+    let (hosts, values) = (batch.column(2).as_string::<i32>(), batch.column(3).as_primitive::<Float64Type>());
+    let rows = (0..batch.num_rows()).map(|at| Row {
+        time: times.value(at),
+        host: hosts.is_valid(at).then(|| hosts.value(at).to_owned()),
+        value: values.is_valid(at).then(|| values.value(at).to_bits()),
+        number: numbers.is_valid(at).then(|| numbers.value(at)),
+    });
+    rows.collect()
 }
 
 /// The chunk's rows at a snapshot, sorted.
@@ -156,6 +169,37 @@ pub(super) fn read(store: &Store, chunk: u32, snapshot: u64) -> Result<Vec<Row>>
     let mut rows = rows_of(store.scan(request(chunk, snapshot))?)?;
     rows.sort();
     Ok(rows)
+}
+
+/// Where a row is: part and position.
+pub(super) type Address = (i64, i64);
+
+/// The rows a scan shows, with their addresses.
+pub(super) fn addressed(store: &Store, request: ScanRequest) -> Result<Vec<(Row, Address)>> {
+    let column = |id| ScanColumn { id, field: Field::new("address", DataType::Int64, false), missing: None };
+    let mut wide = request.clone();
+    wide.columns.extend([ColumnId::CHUNK, ColumnId::PART, ColumnId::ROW].map(column));
+    let (mut rows, mut addresses) = (Vec::new(), Vec::new());
+    for batch in store.scan(wide)? {
+        let batch = batch?;
+        let [chunk, part, row] = [4, 5, 6].map(|at| batch.column(at).as_primitive::<Int64Type>());
+        assert!(chunk.values().iter().all(|id| *id == i64::from(request.chunk.0)));
+        addresses.extend(part.values().iter().copied().zip(row.values().iter().copied()));
+        rows.extend(rows_in(&batch));
+    }
+    Ok(rows.into_iter().zip(addresses).collect())
+}
+
+pub(super) fn removal(chunk: u32, addresses: &[Address]) -> ChunkWrite {
+    let field = |id: ColumnId| {
+        Field::new("address", DataType::Int64, false).with_metadata([(FIELD_ID.to_owned(), id.to_string())].into())
+    };
+    let schema = Schema::new(vec![field(ColumnId::PART), field(ColumnId::ROW)]);
+    let parts = addresses.iter().map(|(part, _)| *part).collect::<Int64Array>();
+    let rows = addresses.iter().map(|(_, row)| *row).collect::<Int64Array>();
+    let batch = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(parts), Arc::new(rows)]).unwrap();
+    let body = proto::ipc::encode_body(&batch).unwrap();
+    ChunkWrite { chunk: ChunkId(chunk), layout: layout(), kind: WriteKind::Delete, body }
 }
 
 /// Stages and commits in one round.

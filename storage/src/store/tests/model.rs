@@ -1,36 +1,99 @@
-//! Random lives of a store against a naive twin: a list of rows with their commit numbers.
+//! Random lives of a store against a naive twin: a list of rows with the commits that added and removed them.
+//! `SERIATIM_SEED` replays one.
 
 use super::*;
 use std::collections::{BTreeMap, BTreeSet};
 
 const CHUNKS: u64 = 3;
 
+/// A run in which nothing was merged, and no snapshot was too old, would say nothing about either.
+static MERGES: AtomicU64 = AtomicU64::new(0);
+static REFUSALS: AtomicU64 = AtomicU64::new(0);
+
+/// What a transaction changes. Rows are known by their number.
+#[derive(Default, Clone)]
+struct Work {
+    added: Vec<(u32, Row)>,
+    removed: Vec<(u32, i64)>,
+}
+
+impl Work {
+    fn touches(&self, pick: impl Fn(u32) -> bool) -> bool {
+        self.added.iter().any(|(chunk, _)| pick(*chunk)) || self.removed.iter().any(|(chunk, _)| pick(*chunk))
+    }
+
+    fn removes(&self, row: &Row) -> bool {
+        self.removed.iter().any(|(_, number)| Some(*number) == row.number)
+    }
+}
+
+struct Kept {
+    chunk: u32,
+    row: Row,
+    added: u64,
+    removed: Option<u64>,
+}
+
 #[derive(Default)]
 struct Twin {
-    committed: Vec<(u64, u32, Row)>,
-    staged: BTreeMap<u64, Vec<(u32, Row)>>,
-    prepared: BTreeMap<u64, Vec<(u32, Row)>>,
+    committed: Vec<Kept>,
+    staged: BTreeMap<u64, Work>,
+    prepared: BTreeMap<u64, Work>,
     /// Prepared before a restart: closed to readers.
     in_doubt: BTreeSet<u64>,
     /// Prepared, then aborted: the abort may be lost in a power cut.
     aborted: BTreeSet<u64>,
     outcomes: BTreeMap<u64, u64>,
     dropped: BTreeSet<u32>,
+    /// Addresses that a scan gave some time ago: chunk, the row's number, where it was.
+    remembered: Vec<(u32, i64, Address)>,
+    /// Which commits were there when.
+    marks: Vec<(u64, u64)>,
+    /// Snapshots below it may be refused.
+    floor: u64,
 }
 
 impl Twin {
     fn rows(&self, chunk: u32, snapshot: u64) -> Vec<Row> {
-        let visible = self.committed.iter().filter(|(seq, at, _)| *at == chunk && *seq <= snapshot);
-        let mut rows = visible.map(|(.., row)| row.clone()).collect::<Vec<_>>();
+        self.rows_for(chunk, snapshot, None)
+    }
+
+    /// As a transaction sees them.
+    fn rows_for(&self, chunk: u32, snapshot: u64, own: Option<&Work>) -> Vec<Row> {
+        let seen = |kept: &&Kept| {
+            let there = kept.added <= snapshot && kept.removed.is_none_or(|seq| seq > snapshot);
+            kept.chunk == chunk && there
+        };
+        let committed = self.committed.iter().filter(seen).map(|kept| &kept.row);
+        let added = own.into_iter().flat_map(|own| &own.added).filter(|(at, _)| *at == chunk).map(|(_, row)| row);
+        let rows = committed.chain(added).filter(|row| own.is_none_or(|own| !own.removes(row)));
+        let mut rows = rows.cloned().collect::<Vec<_>>();
         rows.sort();
         rows
     }
 
     fn commit(&mut self, number: u64, seq: u64) {
-        let rows = self.staged.remove(&number).or_else(|| self.prepared.remove(&number)).unwrap();
+        let work = self.staged.remove(&number).or_else(|| self.prepared.remove(&number)).unwrap();
         self.in_doubt.remove(&number);
         self.outcomes.insert(number, seq);
-        self.committed.extend(rows.into_iter().map(|(chunk, row)| (seq, chunk, row)));
+        let added =
+            work.added.iter().map(|(chunk, row)| Kept { chunk: *chunk, row: row.clone(), added: seq, removed: None });
+        self.committed.extend(added);
+        for kept in self.committed.iter_mut().filter(|kept| work.removes(&kept.row)) {
+            assert_eq!(kept.removed, None, "removed twice");
+            kept.removed = Some(seq);
+        }
+    }
+
+    /// Whether a row is removed by somebody else than the transaction.
+    fn taken(&self, id: u64, number: i64) -> bool {
+        let open = self.staged.iter().chain(&self.prepared).filter(|(other, _)| **other != id);
+        open.into_iter().any(|(_, work)| work.removed.iter().any(|(_, other)| *other == number))
+            || self.committed.iter().any(|kept| kept.row.number == Some(number) && kept.removed.is_some())
+    }
+
+    fn closed(&self, chunk: u32) -> bool {
+        self.in_doubt.iter().any(|id| self.prepared[id].touches(|at| at == chunk))
     }
 }
 
@@ -41,21 +104,27 @@ fn pick<V>(dice: &mut Dice, map: &BTreeMap<u64, V>) -> Option<u64> {
 
 #[test]
 fn a_store_is_a_list_of_committed_rows() {
-    let seeds = 0..300;
+    let replayed = std::env::var("SERIATIM_SEED").ok().map(|seed| seed.parse::<u64>().unwrap());
+    let seeds = replayed.map_or(0..400, |seed| seed..seed + 1);
     for seed in seeds {
         let outcome = std::panic::catch_unwind(|| live(seed));
-        assert!(outcome.is_ok(), "failed with seed {seed}");
+        assert!(outcome.is_ok(), "failed with SERIATIM_SEED={seed}");
     }
+    let (merges, refusals) = (MERGES.load(Ordering::SeqCst), REFUSALS.load(Ordering::SeqCst));
+    assert!(replayed.is_some() || merges > 0 && refusals > 0, "{merges} merges, {refusals} snapshots too old");
 }
 
 fn live(seed: u64) {
     let mut dice = Dice(seed);
     let vfs = SimVfs::new(seed);
-    let mut store = open(&vfs);
+    let clock = Arc::new(TestClock(AtomicU64::new(0)));
+    let reopen = || open_at(&vfs, StoreOptions { merge_segments_min: 2, ..options() }, &clock);
+    let mut store = reopen().unwrap();
+    store.attach(identity()).unwrap();
     let mut twin = Twin::default();
     let (mut number, mut seq, mut row_number) = (0, 0, 0);
-    for _ in 0..60 {
-        match dice.below(20) {
+    for _ in 0..80 {
+        match dice.below(29) {
             0..=6 => {
                 let chunk = dice.below(CHUNKS) as u32;
                 let old = if dice.below(2) == 0 { pick(&mut dice, &twin.staged) } else { None };
@@ -76,12 +145,29 @@ fn live(seed: u64) {
                     twin.staged.remove(&id);
                 } else {
                     staged.unwrap();
-                    twin.staged.entry(id).or_default().extend(rows.into_iter().map(|row| (chunk, row)));
+                    let work = twin.staged.entry(id).or_default();
+                    work.added.extend(rows.into_iter().map(|row| (chunk, row)));
                 }
+            }
+            26..=28 => {
+                clock.0.fetch_add(dice.below(400), Ordering::SeqCst);
+                let now = clock.0.load(Ordering::SeqCst);
+                let old = twin.marks.iter().filter(|(then, _)| then + 600 <= now).map(|(_, seq)| *seq);
+                twin.floor = old.max().unwrap_or(0).max(twin.floor);
+                twin.marks.push((now, seq));
+                MERGES.fetch_add(store.merge_due().unwrap() as u64, Ordering::SeqCst);
+            }
+            20..=25 => {
+                let old = if dice.below(3) > 0 { pick(&mut dice, &twin.staged) } else { None };
+                let id = old.unwrap_or_else(|| {
+                    number += 1;
+                    number
+                });
+                remove(&store, &mut twin, &mut dice, id, seq);
             }
             7..=8 => {
                 let Some(id) = pick(&mut dice, &twin.staged) else { continue };
-                if twin.staged[&id].iter().any(|(chunk, _)| twin.dropped.contains(chunk)) {
+                if twin.staged[&id].touches(|chunk| twin.dropped.contains(&chunk)) {
                     assert!(store.prepare(txn(id)).is_err());
                     store.abort(txn(id)).unwrap();
                     twin.staged.remove(&id);
@@ -98,7 +184,7 @@ fn live(seed: u64) {
                 };
                 let Some(id) = pick(&mut dice, from) else { continue };
                 seq += 1;
-                let gone = from[&id].iter().any(|(chunk, _)| twin.dropped.contains(chunk));
+                let gone = from[&id].touches(|chunk| twin.dropped.contains(&chunk));
                 let committed = store.commit(txn(id), CommitSeq(seq), mode);
                 if mode == CommitMode::OnePhase && gone {
                     assert!(matches!(committed, Err(StorageError::ChunkDropped(_))));
@@ -124,7 +210,7 @@ fn live(seed: u64) {
                 let chunk = dice.below(CHUNKS) as u32;
                 store.drop_chunks(&[ChunkId(chunk)]).unwrap();
                 twin.dropped.insert(chunk);
-                twin.committed.retain(|(_, at, _)| *at != chunk);
+                twin.committed.retain(|kept| kept.chunk != chunk);
             }
             17 | 18 => {
                 match dice.below(3) {
@@ -138,7 +224,7 @@ fn live(seed: u64) {
                         if killed == 1 { vfs.kill_process() } else { vfs.restart() }
                     }
                 }
-                store = try_open(&vfs).unwrap();
+                store = reopen().unwrap();
                 twin.staged.clear();
                 twin.in_doubt = twin.prepared.keys().copied().collect();
                 let in_doubt = store.status().in_doubt.iter().map(|txn| txn.number).collect::<BTreeSet<_>>();
@@ -165,7 +251,9 @@ fn check(store: &Store, twin: &Twin, dice: &mut Dice, seq: u64) {
         let found = read(store, chunk, snapshot);
         if twin.dropped.contains(&chunk) {
             assert!(matches!(found, Err(StorageError::ChunkDropped(_))));
-        } else if twin.in_doubt.iter().any(|id| twin.prepared[id].iter().any(|(at, _)| *at == chunk)) {
+        } else if snapshot < twin.floor && matches!(found, Err(StorageError::SnapshotTooOld { .. })) {
+            REFUSALS.fetch_add(1, Ordering::SeqCst);
+        } else if twin.closed(chunk) {
             assert!(matches!(found, Err(StorageError::InDoubt { .. })));
         } else {
             assert_eq!(found.unwrap(), twin.rows(chunk, snapshot));
@@ -180,6 +268,59 @@ fn check(store: &Store, twin: &Twin, dice: &mut Dice, seq: u64) {
             let mut expected = twin.rows(chunk, snapshot);
             expected.retain(inside);
             assert_eq!(found, expected);
+            if let Some(id) = pick(dice, &twin.staged) {
+                let own = ScanRequest { txn: Some(txn(id)), ..request(chunk, snapshot) };
+                let mut found = rows_of(store.scan(own).unwrap()).unwrap();
+                found.sort();
+                assert_eq!(found, twin.rows_for(chunk, snapshot, Some(&twin.staged[&id])));
+            }
+            let stats = store.chunk_stats(&[ChunkId(chunk)]).unwrap();
+            assert_eq!(stats.first().map_or(0, |stats| stats.rows), twin.rows(chunk, seq).len() as u64);
+        }
+    }
+}
+
+/// Removes a few rows: those a scan shows now, or at addresses that may have become outdated.
+fn remove(store: &Store, twin: &mut Twin, dice: &mut Dice, id: u64, seq: u64) {
+    let chunk = dice.below(CHUNKS) as u32;
+    let remembered = dice.below(3) == 0;
+    let mut picked = if remembered {
+        twin.remembered.iter().filter(|(at, ..)| *at == chunk).map(|(_, row, at)| (*row, *at)).collect::<Vec<_>>()
+    } else if twin.dropped.contains(&chunk) || twin.closed(chunk) {
+        return;
+    } else {
+        let scan = ScanRequest { txn: Some(txn(id)), ..request(chunk, seq) };
+        let found = addressed(store, scan).unwrap();
+        found.into_iter().map(|(row, at)| (row.number.unwrap(), at)).collect()
+    };
+    picked.retain(|_| dice.below(4) == 0);
+    if !remembered && dice.below(2) == 0 {
+        // Nobody but its own transaction has a use for the address of an uncommitted row.
+        picked.retain(|(row, _)| twin.committed.iter().any(|kept| kept.row.number == Some(*row)));
+        twin.remembered.extend(picked.iter().map(|(row, at)| (chunk, *row, *at)));
+        return;
+    }
+    if picked.is_empty() {
+        return;
+    }
+    let addresses = picked.iter().map(|(_, at)| *at).collect::<Vec<_>>();
+    let taken = picked.iter().any(|(row, _)| twin.taken(id, *row));
+    match store.stage(txn(id), vec![removal(chunk, &addresses)]) {
+        Ok(()) => {
+            assert!(!taken && !twin.dropped.contains(&chunk), "rows {picked:?}");
+            let work = twin.staged.entry(id).or_default();
+            let fresh = picked.iter().filter(|(row, _)| !work.removed.contains(&(chunk, *row)));
+            let fresh = fresh.map(|(row, _)| (chunk, *row)).collect::<Vec<_>>();
+            work.removed.extend(fresh);
+        }
+        Err(error) => {
+            let outdated = matches!(error, StorageError::Conflict(_)) && remembered;
+            let locked = matches!(error, StorageError::LockTimeout { .. } | StorageError::Conflict(_)) && taken;
+            let dropped = matches!(error, StorageError::ChunkDropped(_)) && twin.dropped.contains(&chunk);
+            assert!(outdated || locked || dropped, "{error}");
+            assert!(store.commit(txn(id), CommitSeq(seq + 1), CommitMode::OnePhase).is_err());
+            store.abort(txn(id)).unwrap();
+            twin.staged.remove(&id);
         }
     }
 }

@@ -1,0 +1,94 @@
+//! The store's own threads: one seals what is due by size, by age, or because memory runs short; one merges.
+
+use super::state::State;
+use super::{Core, Store};
+use crate::error::{Result, StorageError};
+use crossbeam::channel::Receiver;
+use proto::ChunkId;
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How often the thread looks for chunks that have come of age.
+const TICK: Duration = Duration::from_secs(1);
+
+impl Store {
+    /// Seals the chunks that are due by size, by age, or because memory runs short. How many there were.
+    pub fn seal_due(&self) -> Result<usize, StorageError> {
+        self.core.check()?;
+        self.core.seal_due()
+    }
+}
+
+/// Two threads, as merging takes long and sealing must not wait. `woken` wakes the sealing one; when the sender of
+/// `stopped` goes, the merging one ends.
+pub(super) fn start(core: &Arc<Core>, woken: Receiver<()>, stopped: Receiver<()>) -> Result<Vec<JoinHandle<()>>> {
+    let sealing = thread(core, "seriatim-seal", Core::seal_due, woken)?;
+    let merging = thread(core, "seriatim-merge", Core::merge_due, stopped)?;
+    Ok(vec![sealing, merging])
+}
+
+fn thread(
+    core: &Arc<Core>,
+    name: &'static str,
+    work: fn(&Core) -> Result<usize>,
+    woken: Receiver<()>,
+) -> Result<JoinHandle<()>> {
+    let (core, dir) = (Arc::clone(core), core.dir.clone());
+    let run = move || {
+        while core.alive() {
+            match catch_unwind(AssertUnwindSafe(|| work(&core))) {
+                Ok(Ok(_)) => {}
+                // Everything is as it was; the next tick tries again.
+                Ok(Err(error)) => tracing::warn!(thread = name, %error, "work in the background failed"),
+                Err(_) => core.poison(format!("the thread {name} panicked")),
+            }
+            if core.alive() {
+                woken.recv_timeout(TICK).ok();
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(run);
+    thread.map_err(StorageError::io("start a thread for", &dir))
+}
+
+impl Core {
+    pub(super) fn any_due(&self, state: &State) -> bool {
+        self.pressed(state) || state.chunks.values().any(|chunk| chunk.delta_bytes >= self.options.seal_bytes)
+    }
+
+    fn alive(&self) -> bool {
+        !self.closing.load(Ordering::SeqCst) && self.poison.get().is_none()
+    }
+
+    /// Memory runs short: rows are moved even if somebody may hold their addresses.
+    fn pressed(&self, state: &State) -> bool {
+        state.bytes > self.options.delta_bytes_max / 2
+    }
+
+    fn seal_due(&self) -> Result<usize> {
+        let (mut sealed, mut tried) = (0, HashSet::new());
+        while let Some((chunk, pressed)) = self.most_due(&tried) {
+            if self.closing.load(Ordering::SeqCst) {
+                break;
+            }
+            sealed += usize::from(self.seal(chunk, pressed)?);
+            tried.insert(chunk);
+        }
+        Ok(sealed)
+    }
+
+    fn most_due(&self, tried: &HashSet<ChunkId>) -> Option<(ChunkId, bool)> {
+        let state = self.state.lock();
+        let (now, pressed) = (self.clock.elapsed(), self.pressed(&state));
+        let due = state.chunks.iter().filter(|(id, chunk)| {
+            let aged = now.saturating_sub(chunk.delta_since) >= self.options.seal_age;
+            let due = (aged || chunk.delta_bytes >= self.options.seal_bytes) && chunk.pinned_until <= now;
+            chunk.unsealed() && !tried.contains(*id) && (pressed || due)
+        });
+        due.max_by_key(|(id, chunk)| (chunk.delta_bytes, **id)).map(|(id, _)| (*id, pressed))
+    }
+}
