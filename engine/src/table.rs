@@ -3,7 +3,7 @@
 
 use crate::types::PgType;
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use proto::data_node::FIELD_ID;
+use proto::data_node::{FIELD_ID, UniqueKey};
 use proto::{ChunkId, ChunkLayout, ColumnId, NodeName, SlotSet, TableId, TimeRange, TimeSlicing};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -50,11 +50,39 @@ pub struct Hypertable {
     pub default_indexes: bool,
 }
 
+impl Hypertable {
+    /// The space column first, then time.
+    pub fn dimensions(&self) -> impl Iterator<Item = ColumnId> {
+        self.space.as_ref().map(|space| space.column).into_iter().chain([self.time_column])
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SpaceDimension {
     pub column: ColumnId,
     /// What users see; chunks of new slices are cut into this many groups of hash slots.
     pub partitions: u16,
+}
+
+/// No two rows may be equal in all of its columns. On a hypertable these contain the partitioning columns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyDef {
+    /// Of its index.
+    pub oid: u32,
+    /// Of the index and, where it is one, of the constraint.
+    pub name: String,
+    pub kind: KeyKind,
+    pub columns: Vec<ColumnId>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeyKind {
+    /// `PRIMARY KEY`: its columns are NOT NULL.
+    Primary,
+    /// `UNIQUE`.
+    Unique,
+    /// `CREATE UNIQUE INDEX`: no constraint.
+    Index,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -69,6 +97,9 @@ pub struct TableDef {
     pub next_column: ColumnId,
     /// `None` for a plain table, which is one chunk without bounds.
     pub hypertable: Option<Hypertable>,
+    /// In the order of their definition.
+    #[serde(default)]
+    pub keys: Vec<KeyDef>,
     pub comment: Option<String>,
 }
 
@@ -85,14 +116,23 @@ impl TableDef {
         Arc::new(Schema::new(self.columns.iter().map(ColumnDef::field).collect::<Vec<_>>()))
     }
 
+    pub fn key(&self, name: &str) -> Option<&KeyDef> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+
+    pub fn primary_key(&self) -> Option<&KeyDef> {
+        self.keys.iter().find(|key| key.kind == KeyKind::Primary)
+    }
+
     /// How the nodes keep this table's chunks: sorted by (space columns, time).
     pub fn layout(&self) -> ChunkLayout {
+        let unique = |key: &KeyDef| UniqueKey { name: key.name.clone(), columns: key.columns.clone() };
+        let keys = self.keys.iter().map(unique).collect();
         let Some(hypertable) = &self.hypertable else {
-            return ChunkLayout { table: self.id, sort: Vec::new(), time: None, keys: Vec::new() };
+            return ChunkLayout { table: self.id, sort: Vec::new(), time: None, keys };
         };
-        let space = hypertable.space.as_ref().map(|space| space.column);
-        let sort = space.into_iter().chain([hypertable.time_column]).collect();
-        ChunkLayout { table: self.id, sort, time: Some(hypertable.time_column), keys: Vec::new() }
+        let sort = hypertable.dimensions().collect();
+        ChunkLayout { table: self.id, sort, time: Some(hypertable.time_column), keys }
     }
 }
 

@@ -87,6 +87,7 @@ fn table() -> TableDef {
             chunk_prefix: "_dist_hyper_1".into(),
             default_indexes: true,
         }),
+        keys: Vec::new(),
         comment: None,
     }
 }

@@ -197,9 +197,11 @@ impl Error {
         self
     }
 
-    /// The form in which a node's error is shown to a client: `[dn1]: …`.
+    /// The form in which a node's error is shown to a client: `[dn1]: …`. What the statement did wrong has no place: a
+    /// value, a constraint, a race lost against another transaction read as on one machine.
     pub fn on_node(mut self, node: &crate::NodeName) -> Error {
-        if !self.message.starts_with('[') {
+        let of_the_statement = ["21", "22", "23", "40"].contains(&&self.code.as_str()[..2]);
+        if !of_the_statement && !self.message.starts_with('[') {
             self.message = format!("[{node}]: {}", self.message);
         }
         self

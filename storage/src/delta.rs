@@ -20,6 +20,9 @@ const BATCH_OVERHEAD_BYTES: usize = 2 << 10;
 /// What a row costs beyond it in each unique key: its hash and number.
 const KEY_ROW_BYTES: usize = 16;
 
+/// A key's columns, and the rows by it; `None` when they lack a column.
+type KnownKey = (Vec<ColumnId>, Option<Arc<KeyRows>>);
+
 /// One decoded write.
 pub(crate) struct DeltaRows {
     pub(crate) batch: RecordBatch,
@@ -30,7 +33,7 @@ pub(crate) struct DeltaRows {
     pub(crate) time: Option<(i64, i64)>,
     pub(crate) bytes: usize,
     /// Made when a key is first asked for.
-    keys: Mutex<Vec<(Vec<ColumnId>, Option<Arc<KeyRows>>)>>,
+    keys: Mutex<Vec<KnownKey>>,
 }
 
 /// Committed rows of a chunk that are in no segment yet.

@@ -107,7 +107,7 @@ impl From<StorageError> for proto::Error {
             StorageError::DeltaFull { .. } => (SqlState::OUT_OF_MEMORY, Reaction::Abort),
             StorageError::Txn { .. } => (SqlState::SERIALIZATION_FAILURE, Reaction::Abort),
             StorageError::SnapshotTooOld { .. } => (SqlState::SNAPSHOT_TOO_OLD, Reaction::Abort),
-            StorageError::Duplicate { .. } => (SqlState::UNIQUE_VIOLATION, Reaction::Abort),
+            StorageError::Duplicate { .. } => (SqlState::UNIQUE_VIOLATION, Reaction::Report),
             StorageError::Conflict(_) => (SqlState::SERIALIZATION_FAILURE, Reaction::Abort),
             StorageError::LockTimeout { .. } => (SqlState::LOCK_NOT_AVAILABLE, Reaction::Abort),
             StorageError::OutcomeUnknown { .. } => (SqlState::TRANSACTION_RESOLUTION_UNKNOWN, Reaction::Resolve),

@@ -42,10 +42,12 @@ pub mod vfs;
 
 mod deletes;
 mod delta;
+mod dump;
 mod keys;
 mod projection;
 mod segment;
 
+pub use dump::dump_segment;
 pub use error::StorageError;
 pub use log::{Log, LogOptions, Lsn};
 pub use projection::ScanColumn;

@@ -5,9 +5,10 @@ use crate::error::{Result, StorageError};
 use crate::log::Log;
 use crate::manifest::{ChunkRecord, Manifest};
 use crate::projection::{Projection, ScanColumn};
-use crate::segment::{OpenSegment, SegmentRecord, SegmentScan, check_order};
+use crate::segment::{OpenSegment, SEQ, SegmentRecord, SegmentScan, check_order};
 use crate::store::{LOG_DIR, SEGMENTS_DIR};
 use crate::vfs::Vfs;
+use arrow::datatypes::{DataType, Field};
 use proto::{ChunkId, CommitSeq};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,8 +19,8 @@ pub struct Problem {
     pub message: String,
 }
 
-/// Checksums of manifest, log, segments and deletes files; row counts, order and time bounds of segments against the
-/// manifest; that removed rows exist.
+/// Checksums of manifest, log, segments and deletes files; row counts, order, time and commit bounds of segments against
+/// the manifest; that removed rows exist.
 pub fn verify(vfs: &dyn Vfs, dir: &Path) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut note = |path: &Path, outcome: Result<()>| {
@@ -55,13 +56,22 @@ fn verify_segment(vfs: &dyn Vfs, path: &Path, id: ChunkId, chunk: &ChunkRecord, 
         let field = segment.field(*column).ok_or_else(|| wrong(format!("the sort column {column} is missing")))?;
         Ok(ScanColumn { id: *column, field, missing: None })
     });
-    let projection = Projection::new(sort.collect::<Result<Vec<_>>>()?);
+    let mut columns = sort.collect::<Result<Vec<_>>>()?;
+    let sorted = columns.len();
+    columns.push(ScanColumn { id: SEQ, field: Field::new("seq", DataType::Int64, false), missing: None });
+    let projection = Projection::new(columns);
     let time = chunk.layout.time.and_then(|time| record.sort.iter().position(|column| *column == time));
     let view = PartView::whole(id, Part::segment(record.number));
     let mut rows = 0;
     for batch in SegmentScan::new(segment, view, projection, &[], CommitSeq::MAX, crate::segment::ROW_GROUP_ROWS)? {
         let batch = batch?;
-        if let Some(row) = check_order(batch.columns())? {
+        if let Some((low, high)) = crate::delta::bounds(batch.column(sorted))?
+            && ((low as u64) < record.seq_min || high as u64 > record.seq_max)
+        {
+            let listed = record.seq_min..=record.seq_max;
+            return Err(wrong(format!("commits {low}..={high} are outside of the listed {listed:?}")));
+        }
+        if let Some(row) = check_order(&batch.columns()[..sorted])? {
             return Err(wrong(format!("row {} is out of order", rows + row as u64)));
         }
         rows += batch.num_rows() as u64;

@@ -8,7 +8,7 @@ use proto::data_node::FIELD_ID;
 use proto::wire::{GrpcNode, serve_node};
 use proto::{
     ChunkId, ChunkLayout, ChunkWrite, ClusterId, ColumnId, CommitMode, CommitSeq, DataNode, Error, NodeIdentity,
-    PROTOCOL, Reaction, SqlState, SystemClock, SystemRng, TableId, TxnId, TxnOutcome, WriteKind, ipc,
+    PROTOCOL, Reaction, SqlState, SystemClock, SystemRng, TableId, TxnId, TxnOutcome, UniqueKey, WriteKind, ipc,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -129,6 +129,7 @@ contract! {
     a_row_is_removed_once,
     a_removal_waits_for_another_of_the_same_row,
     addresses_of_nothing_are_refused,
+    a_key_is_there_once,
     prepared_transactions_survive_a_restart_and_staged_ones_do_not,
 }
 
@@ -314,6 +315,23 @@ async fn addresses_of_nothing_are_refused(over_grpc: bool) {
     let rows = ChunkWrite { kind: WriteKind::Delete, ..write(1, 3) };
     assert!(subject.node.stage(txn(4), false, vec![rows]).await.is_err(), "rows are no addresses");
     assert_eq!(subject.rows(1).await, Some(10));
+}
+
+async fn a_key_is_there_once(over_grpc: bool) {
+    let subject = sealed(over_grpc).await;
+    let keyed = |count: i64| {
+        let mut write = write(1, count);
+        write.layout.keys = vec![UniqueKey { name: "t_pkey".into(), columns: vec![ColumnId(1)] }];
+        write
+    };
+    let refused = subject.node.stage(txn(2), false, vec![keyed(1)]).await.unwrap_err();
+    assert_eq!((refused.code, refused.reaction), (SqlState::UNIQUE_VIOLATION, Reaction::Report));
+    assert_eq!(refused.message, "duplicate key value violates unique constraint \"t_pkey\"");
+    assert_eq!(refused.detail.as_deref(), Some("Key (time)=(1970-01-01 00:00:00+00) already exists."));
+    subject.node.abort(txn(2)).await.unwrap();
+    subject.node.stage(txn(3), false, vec![removal(1, &[0]), keyed(1)]).await.unwrap();
+    subject.node.commit(txn(3), CommitSeq(3), CommitMode::OnePhase).await.unwrap();
+    assert_eq!(subject.rows(1).await, Some(10), "one went, one came");
 }
 
 async fn prepared_transactions_survive_a_restart_and_staged_ones_do_not(over_grpc: bool) {

@@ -23,3 +23,4 @@ mod psql;
 mod slt;
 mod tutorial;
 mod wire;
+mod writes;

@@ -4,7 +4,7 @@ use super::change::{CatalogChange, ColumnAlteration, CommentTarget};
 use super::errors;
 use super::objects::ViewDef;
 use super::state::{CatalogState, Relation};
-use engine::{ChunkDef, ColumnDef, Hypertable, TableDef};
+use engine::{ChunkDef, ColumnDef, Hypertable, KeyDef, KeyKind, TableDef};
 use proto::{ChunkId, ColumnId, Error, Result, SqlState, TableId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -39,6 +39,15 @@ impl CatalogState {
                 Ok(())
             }
             C::AlterColumn { table, column, alteration } => self.alter_column(*table, *column, alteration),
+            C::AddKey { table, key } => self.add_key(*table, key),
+            C::DropKey { table, key } => {
+                let of_table = self.existing_table(*table)?;
+                if of_table.key(key).is_none() {
+                    return Err(errors::changed_meanwhile(&format!("table \"{}\"", of_table.name)));
+                }
+                self.edit_table(*table)?.keys.retain(|other| other.name != *key);
+                Ok(())
+            }
             C::MakeHypertable { table, hypertable } => self.make_hypertable(*table, hypertable),
             C::SetSlicing { table, slicing } => {
                 self.edit_hypertable(*table)?.slicing = *slicing;
@@ -122,12 +131,18 @@ impl CatalogState {
     fn add_relation(&mut self, database: &str, schema: &str, name: &str, id: TableId) -> Result<()> {
         let of_database = self.database(database)?;
         let of_schema = of_database.schemas.get(schema).ok_or_else(|| errors::no_schema(schema))?;
-        if of_schema.relations.contains_key(name) {
+        if of_schema.relations.contains_key(name) || self.has_key(database, schema, name) {
             return Err(errors::relation_exists(name));
         }
         let schemas = &mut self.edit_database(database)?.schemas;
         schemas.get_mut(schema).expect("found above").relations.insert(name.to_owned(), id);
         Ok(())
+    }
+
+    /// Indexes share the name space of relations.
+    pub fn has_key(&self, database: &str, schema: &str, name: &str) -> bool {
+        let mut tables = self.tables.values().filter(|table| table.database == database && table.schema == schema);
+        tables.any(|table| table.key(name).is_some())
     }
 
     fn remove_relation(&mut self, database: &str, schema: &str, name: &str) {
@@ -141,12 +156,52 @@ impl CatalogState {
         check_columns(&table.columns)?;
         assert!(self.relation_by_id(table.id).is_none(), "oid {} was given twice", table.id);
         self.role(&table.owner)?;
+        let mut names = BTreeSet::from([&table.name]);
+        for key in &table.keys {
+            self.check_key(table, key)?;
+            if !names.insert(&key.name) {
+                return Err(errors::relation_exists(&key.name));
+            }
+        }
         self.add_relation(&table.database, &table.schema, &table.name, table.id)?;
         Arc::make_mut(&mut self.tables).insert(table.id, Arc::new(table.clone()));
-        self.oid_taken(table.id.0);
+        self.oid_taken(table.keys.iter().map(|key| key.oid).fold(table.id.0, u32::max));
         if let Some(hypertable) = &table.hypertable {
             self.next_hypertable = self.next_hypertable.max(hypertable.id + 1);
         }
+        Ok(())
+    }
+
+    /// Whether the table may have this key: its name is free, its columns are there.
+    fn check_key(&self, table: &TableDef, key: &KeyDef) -> Result<()> {
+        let schema = self.database(&table.database)?.schemas.get(&table.schema);
+        let taken = schema.is_some_and(|schema| schema.relations.contains_key(&key.name));
+        if taken || self.has_key(&table.database, &table.schema, &key.name) {
+            return Err(errors::relation_exists(&key.name));
+        }
+        if key.columns.iter().any(|column| table.column_by_id(*column).is_none()) {
+            return Err(errors::changed_meanwhile(&format!("table \"{}\"", table.name)));
+        }
+        table.hypertable.as_ref().map_or(Ok(()), |hypertable| check_partitioned(table, key, hypertable))
+    }
+
+    fn add_key(&mut self, id: TableId, key: &KeyDef) -> Result<()> {
+        let table = self.existing_table(id)?;
+        self.check_key(table, key)?;
+        if key.kind == KeyKind::Primary && table.primary_key().is_some() {
+            return Err(errors::several_primary_keys(&table.name));
+        }
+        if !self.chunks(id).is_empty() {
+            let what = format!("a unique key for table \"{}\", which has rows,", table.name);
+            return Err(Error::unsupported(what).hint("Add the key to an empty table and copy the rows into it."));
+        }
+        let table = self.edit_table(id)?;
+        if key.kind == KeyKind::Primary {
+            let of_key = table.columns.iter_mut().filter(|column| key.columns.contains(&column.id));
+            of_key.for_each(|column| column.nullable = false);
+        }
+        table.keys.push(key.clone());
+        self.oid_taken(key.oid);
         Ok(())
     }
 
@@ -207,7 +262,9 @@ impl CatalogState {
                 return Err(Error::new(SqlState::FEATURE_NOT_SUPPORTED, text));
             }
         }
-        self.edit_table(id)?.columns.retain(|other| other.id != column);
+        let table = self.edit_table(id)?;
+        table.columns.retain(|other| other.id != column);
+        table.keys.retain(|key| !key.columns.contains(&column));
         Ok(())
     }
 
@@ -237,6 +294,7 @@ impl CatalogState {
         if dimensions.into_iter().any(|column| table.column_by_id(column).is_none()) {
             return Err(errors::changed_meanwhile(&format!("table \"{}\"", table.name)));
         }
+        table.keys.iter().try_for_each(|key| check_partitioned(table, key, hypertable))?;
         hypertable.data_nodes.iter().try_for_each(|node| self.node(node).map(drop))?;
         self.edit_table(id)?.hypertable = Some(hypertable.clone());
         self.edit_column(id, hypertable.time_column)?.nullable = false;
@@ -325,6 +383,16 @@ impl CatalogState {
         self.add_garbage(chunk.id, &chunk.nodes);
         Ok(())
     }
+}
+
+/// Equal keys must meet in one chunk to be found equal.
+fn check_partitioned(table: &TableDef, key: &KeyDef, hypertable: &Hypertable) -> Result<()> {
+    let mut dimensions = hypertable.dimensions().collect::<Vec<_>>();
+    dimensions.reverse();
+    let Some(missing) = dimensions.into_iter().find(|column| !key.columns.contains(column)) else { return Ok(()) };
+    let column = table.column_by_id(missing).map_or("?", |column| &column.name);
+    let text = format!("cannot create a unique index without the column \"{column}\" (used in partitioning)");
+    Err(Error::new(SqlState::BAD_HYPERTABLE_INDEX, text))
 }
 
 fn too_many_columns() -> Error {

@@ -1,7 +1,7 @@
 //! Everything that can happen to a catalog. Stored as JSON in the two-phase log: a variant may be added, never changed.
 
 use super::objects::{Database, Extension, Grantee, NodeDef, Privilege, Role, Schema, ViewDef};
-use engine::{ChunkDef, ColumnDef, Hypertable, PgType, TableDef};
+use engine::{ChunkDef, ColumnDef, Hypertable, KeyDef, PgType, TableDef};
 use proto::{ChunkId, ColumnId, NodeName, TableId, TimeSlicing};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -89,6 +89,16 @@ pub enum CatalogChange {
         table: TableId,
         column: ColumnId,
         alteration: ColumnAlteration,
+    },
+    /// A table with chunks takes no new key: nobody has looked whether its rows keep it.
+    AddKey {
+        table: TableId,
+        key: KeyDef,
+    },
+    /// By name.
+    DropKey {
+        table: TableId,
+        key: String,
     },
     MakeHypertable {
         table: TableId,

@@ -45,6 +45,11 @@ pub(super) fn still_needed(what: &str, detail: String) -> Error {
     Error::new(SqlState::DEPENDENT_OBJECTS_STILL_EXIST, text).detail(detail)
 }
 
+pub(crate) fn several_primary_keys(table: &str) -> Error {
+    let text = format!("multiple primary keys for table \"{table}\" are not allowed");
+    Error::new(SqlState::INVALID_TABLE_DEFINITION, text)
+}
+
 /// Another transaction was quicker.
 pub(super) fn changed_meanwhile(what: &str) -> Error {
     let text = format!("could not serialize access: {what} was changed by another transaction");

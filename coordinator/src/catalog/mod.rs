@@ -15,7 +15,7 @@ mod apply;
 mod apply_tables;
 mod change;
 mod chunks;
-mod errors;
+pub(crate) mod errors;
 mod objects;
 mod publish;
 mod state;

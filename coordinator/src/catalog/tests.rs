@@ -1,7 +1,7 @@
 //! What a catalog accepts, refuses and remembers.
 
 use super::*;
-use engine::{ChunkDef, ColumnDef, Hypertable, PgType, SpaceDimension, TableDef};
+use engine::{ChunkDef, ColumnDef, Hypertable, KeyDef, KeyKind, PgType, SpaceDimension, TableDef};
 use proto::{ChunkId, ClusterId, ColumnId, CommitSeq, NodeName, SlotSet, SqlState, TableId, TimeRange, TimeSlicing};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -43,6 +43,7 @@ pub(crate) fn conditions(oid: u32, nodes: &[&str]) -> TableDef {
             chunk_prefix: "_dist_hyper_1".to_owned(),
             default_indexes: true,
         }),
+        keys: Vec::new(),
         comment: None,
     }
 }
@@ -243,4 +244,36 @@ fn an_index_finds_what_a_walk_over_all_chunks_finds() {
     assert!(index.conflict(&chunk(9, WEEK_US / 2, 1)).is_some(), "time");
     assert_eq!(index.remove(ChunkId(3)).map(|chunk| chunk.id), Some(ChunkId(3)));
     assert!(index.find(WEEK_US, 0).is_none() && index.find(WEEK_US, 200).is_some());
+}
+
+#[test]
+fn keys_share_the_name_space_of_relations_and_need_the_partitioning_columns() {
+    let mut state = empty();
+    state.apply_commit(CommitSeq(1), &some_changes()).unwrap();
+    let table = TableId(20_000);
+    let key = |name: &str, kind, columns: &[u32]| CatalogChange::AddKey {
+        table,
+        key: KeyDef {
+            oid: 30_000,
+            name: name.to_owned(),
+            kind,
+            columns: columns.iter().map(|id| ColumnId(*id)).collect(),
+        },
+    };
+    let refused = |state: &mut CatalogState, change| state.apply(&change).unwrap_err();
+    state.apply(&CatalogChange::DropChunk { table, chunk: ChunkId(2) }).unwrap();
+    let error = refused(&mut state, key("k", KeyKind::Unique, &[2]));
+    assert_eq!(error.code, SqlState::BAD_HYPERTABLE_INDEX);
+    assert_eq!(error.message, "cannot create a unique index without the column \"time\" (used in partitioning)");
+    assert_eq!(refused(&mut state, key("conditions", KeyKind::Unique, &[1, 2])).code, SqlState::DUPLICATE_TABLE);
+    state.apply(&key("k", KeyKind::Primary, &[2, 1])).unwrap();
+    assert!(!state.table_by_id(table).unwrap().column("device").unwrap().nullable);
+    assert_eq!(refused(&mut state, key("k", KeyKind::Unique, &[1, 2])).code, SqlState::DUPLICATE_TABLE);
+    assert_eq!(refused(&mut state, key("k2", KeyKind::Primary, &[1, 2])).code, SqlState::INVALID_TABLE_DEFINITION);
+    let rename = CatalogChange::RenameRelation { relation: table, name: "k".to_owned() };
+    assert_eq!(refused(&mut state, rename).code, SqlState::DUPLICATE_TABLE);
+    assert!(state.next_oid() > 30_000);
+    state.apply(&CatalogChange::DropKey { table, key: "k".to_owned() }).unwrap();
+    state.apply(&CatalogChange::AddChunk(chunk(3, 0, 0))).unwrap();
+    assert_eq!(refused(&mut state, key("k", KeyKind::Unique, &[1, 2])).code, SqlState::FEATURE_NOT_SUPPORTED);
 }

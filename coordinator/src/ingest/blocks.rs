@@ -1,6 +1,7 @@
 //! Routed rows as what a node takes: bodies of bounded size, several chunks of one node together.
 
 use arrow::array::{Array, RecordBatch};
+use bytes::Bytes;
 use engine::ChunkDef;
 use proto::ipc::encode_body;
 use proto::{ChunkLayout, ChunkWrite, Error, MESSAGE_BYTES_MAX, NodeName, Result, SqlState, WriteKind};
@@ -26,11 +27,7 @@ pub(crate) fn blocks(layout: &ChunkLayout, routed: Vec<(Arc<ChunkDef>, RecordBat
     let mut open: BTreeMap<NodeName, (Vec<ChunkWrite>, usize)> = BTreeMap::new();
     for (chunk, rows) in routed {
         for piece in pieces(&rows) {
-            let body = encode_body(&piece)?;
-            if body.len() > BODY_BYTES_MAX {
-                let text = format!("row is too big: {} bytes, maximum {BODY_BYTES_MAX} bytes", body.len());
-                return Err(Error::new(SqlState::PROGRAM_LIMIT_EXCEEDED, text));
-            }
+            let body = checked_body(encode_body(&piece)?)?;
             for node in &chunk.nodes {
                 let (writes, bytes) = open.entry(node.clone()).or_default();
                 if *bytes + body.len() > BLOCK_BYTES && !writes.is_empty() {
@@ -49,6 +46,18 @@ pub(crate) fn blocks(layout: &ChunkLayout, routed: Vec<(Arc<ChunkDef>, RecordBat
     }
     done.extend(open.into_iter().map(|(node, (writes, _))| Block { node, writes }));
     Ok(done)
+}
+
+/// # Errors
+/// 54000 for a body that no message can carry.
+pub(super) fn checked_body(body: Bytes) -> Result<Bytes> {
+    match body.len() > BODY_BYTES_MAX {
+        true => {
+            let text = format!("row is too big: {} bytes, maximum {BODY_BYTES_MAX} bytes", body.len());
+            Err(Error::new(SqlState::PROGRAM_LIMIT_EXCEEDED, text))
+        }
+        false => Ok(body),
+    }
 }
 
 /// The rows cut so that each piece is about a block at most, or a single row.

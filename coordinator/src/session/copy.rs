@@ -1,9 +1,9 @@
 //! COPY FROM STDIN and COPY TO STDOUT. Files of the server are nobody's to read or write.
 
 use super::Session;
-use super::insert::{target_columns, writable_table};
 use super::parse::fold;
 use super::query::rows_of;
+use super::write::{Writing, target_columns, writable_table};
 use crate::ingest::copy::{CopyDirection, CopyOptions, CopyParser, CopyWriter};
 use crate::pg::backend::{CopyBlock, CopyFormat, CopySink, CopyStream, Outcome, RowStream};
 use crate::session::SharedTransaction;
@@ -93,7 +93,7 @@ async fn copy_in(
     names: Vec<String>,
     options: CopyOptions,
 ) -> Result<Outcome> {
-    let table = writable_table(session, name).await?;
+    let table = writable_table(session, name, Writing::Insert).await?;
     let targets = target_columns(&table, names)?;
     let context = TimeContext::of_session(&session.settings())?;
     let defaults = defaults(session, &table, &targets).await?;
@@ -172,6 +172,9 @@ impl CopySink for Sink {
         if let Some(parser) = self.parser.take() {
             let batches = parser.finish()?;
             self.store(batches).await?;
+        }
+        if !self.table.keys.is_empty() {
+            self.transaction.lock().await.settle().await?;
         }
         Ok(self.rows_count)
     }

@@ -72,6 +72,10 @@ impl Cursors {
         self.open.remove(name).map(|_| ()).ok_or_else(|| no_cursor(name))
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
     pub fn close_all(&mut self) {
         self.open.clear();
     }

@@ -2,7 +2,7 @@
 
 use super::parse::{Command, Parsed};
 use super::query::QueryPlan;
-use super::{Session, copy, define, insert, query, utility};
+use super::{Session, copy, define, query, utility, write};
 use crate::pg::backend::{Outcome, OutputColumn, Prepared};
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast::Statement;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 /// What preparing a statement found out, kept for its execution.
 pub(super) enum Plan {
     Query(Arc<QueryPlan>),
-    Insert(Arc<insert::InsertPlan>),
+    Write(Arc<write::WritePlan>),
     /// Nothing worth keeping.
     Utility,
 }
@@ -44,14 +44,14 @@ pub(super) fn ends_block(command: &Command) -> bool {
 pub(super) async fn prepare(session: &mut Session, parsed: &Parsed, declared: &[Option<PgType>]) -> Result<Typed> {
     let Command::Sql(statement) = &parsed.command else { return Ok(Typed::utility(None)) };
     let one = |name: &str, ty: PgType| Some(vec![OutputColumn::computed(name, ty)]);
+    if let Some(writing) = write::Write::of(statement)? {
+        let plan = write::prepare(session, &writing, declared).await?;
+        return Ok(Typed { params: plan.params(), columns: plan.columns(), plan: Plan::Write(Arc::new(plan)) });
+    }
     Ok(match statement {
         Statement::Query(_) => {
             let plan = query::prepare(session, statement, declared).await?;
             Typed { params: plan.params(), columns: Some(plan.columns()), plan: Plan::Query(Arc::new(plan)) }
-        }
-        Statement::Insert(insert) => {
-            let plan = insert::prepare(session, insert, declared).await?;
-            Typed { params: plan.params(), columns: None, plan: Plan::Insert(Arc::new(plan)) }
         }
         Statement::Explain { .. } => Typed::utility(one("QUERY PLAN", PgType::Text)),
         Statement::ShowVariable { variable } => Typed::utility(Some(utility::show_columns(variable))),
@@ -70,7 +70,7 @@ pub(super) async fn execute(
 ) -> Result<Outcome> {
     match (&parsed.command, plan) {
         (_, Some(Plan::Query(plan))) => query::run(session, plan, &params, prepared.columns.clone()).await,
-        (_, Some(Plan::Insert(plan))) => insert::run(session, plan, &params).await,
+        (Command::Sql(statement), Some(Plan::Write(plan))) => write::run(session, statement, plan, &params).await,
         (Command::Sql(statement), _) => execute_sql(session, statement).await,
         (Command::ServerUsage { grant, servers, grantees }, _) => {
             define::grant::server_usage(session, *grant, servers, grantees).await
@@ -114,8 +114,6 @@ async fn execute_sql(session: &mut Session, statement: &Statement) -> Result<Out
         Statement::Copy { .. } => copy::run(session, statement).await,
         Statement::Call(_) => query::call(session, statement).await,
         Statement::Lock(_) => done("LOCK TABLE"),
-        Statement::Update(_) => Err(Error::unsupported("UPDATE")),
-        Statement::Delete(_) => Err(Error::unsupported("DELETE")),
         Statement::Merge(_) => Err(Error::unsupported("MERGE")),
         other => match define::run(session, other).await? {
             Some(outcome) => Ok(outcome),

@@ -1,8 +1,8 @@
 //! One client's conversation: its identity, settings, transaction block, prepared statements and cursors.
 //!
 //! `front` lets clients in · `parse` text to statements · `variables` SET and SHOW · `block` the transaction block ·
-//! `dispatch` a statement to whoever runs it: `query` (SELECT, EXPLAIN), `insert`, `copy`, `cursor`, `utility`, and the
-//! definitions in `define/` (tables, roles, databases, grants).
+//! `dispatch` a statement to whoever runs it: `query` (SELECT, EXPLAIN), `write/` (INSERT, UPDATE, DELETE), `copy`,
+//! `cursor`, `utility`, and the definitions in `define/` (tables, roles, databases, grants).
 //!
 //! It is not where SQL is understood (`engine`), rows are routed (`ingest`) or transactions decided (`txn`).
 //!
@@ -17,13 +17,13 @@ mod cursor;
 mod define;
 mod dispatch;
 mod front;
-mod insert;
 mod parse;
 mod query;
 mod relations;
 mod system;
 mod utility;
 mod variables;
+mod write;
 
 pub use front::{Front, FrontOptions};
 pub(crate) use parse::{TableOption, fold, statement_kinds};

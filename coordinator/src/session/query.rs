@@ -2,7 +2,7 @@
 
 use super::Session;
 use super::parse::{Command, Parsed, parse};
-use super::relations::{StatementRelations, find, is_bound};
+use super::relations::{Own, StatementRelations, find, is_bound};
 use crate::catalog::{CatalogState, Relation as Found};
 use crate::pg::backend::{Outcome, OutputColumn, RowStream, Tag};
 use crate::pgcatalog::{self, Functions, Value};
@@ -58,18 +58,28 @@ pub(super) async fn prepare(
     statement: &Statement,
     declared: &[Option<PgType>],
 ) -> Result<QueryPlan> {
+    prepare_with(session, statement, declared, &Own::default()).await
+}
+
+/// With relations of the statement's own.
+pub(super) async fn prepare_with(
+    session: &mut Session,
+    statement: &Statement,
+    declared: &[Option<PgType>],
+    own: &Own,
+) -> Result<QueryPlan> {
     let catalog = session.catalog().await;
-    if is_catalog_query(session, &catalog, statement) {
+    if own.is_empty() && is_catalog_query(session, &catalog, statement) {
         let declared = declared.iter().map(|ty| ty.clone().unwrap_or(PgType::Unknown)).collect::<Vec<_>>();
         let description = pgcatalog::describe(statement, &timescale::Known, &declared)?;
         let params = description.params;
         let columns = description.columns.into_iter().map(|(name, ty)| OutputColumn::computed(name, ty)).collect();
         return Ok(QueryPlan::Catalog { statement: Box::new(statement.clone()), params, columns });
     }
-    let (context, relations) = context(session, &catalog).await?;
+    let (context, relations) = context(session, &catalog, own).await?;
     let mut statement = statement.clone();
     let mut declared = declared.to_vec();
-    type_parameters(session, &catalog, &statement, &mut declared);
+    type_parameters(session, &catalog, own, &statement, &mut declared);
     let system = System::new(session, catalog.clone());
     pgcatalog::fold_constant_calls(&mut statement, &system)?;
     let prepared = session.front.engine.prepare(&statement, &declared, &context)?;
@@ -83,6 +93,7 @@ pub(super) async fn prepare(
 fn type_parameters(
     session: &Session,
     catalog: &CatalogState,
+    own: &Own,
     statement: &Statement,
     declared: &mut Vec<Option<PgType>>,
 ) {
@@ -95,6 +106,9 @@ fn type_parameters(
         }
         ControlFlow::Continue(())
     });
+    for table in own.iter().filter_map(|(_, relation)| relation.table()) {
+        columns.extend(table.columns.iter().map(|column| (column.name.clone(), column.ty.clone())));
+    }
     if let Statement::Query(query) = statement
         && let Some(LimitClause::LimitOffset { limit, offset, .. }) = &query.limit_clause
     {
@@ -124,7 +138,7 @@ fn type_parameters(
     });
 }
 
-fn declare(expr: &Expr, ty: PgType, declared: &mut Vec<Option<PgType>>) {
+pub(super) fn declare(expr: &Expr, ty: PgType, declared: &mut Vec<Option<PgType>>) {
     let Expr::Value(value) = expr else { return };
     let Literal::Placeholder(id) = &value.value else { return };
     let position = id.strip_prefix('$').and_then(|n| n.parse::<usize>().ok()).filter(|n| (1..=65_535).contains(n));
@@ -169,12 +183,13 @@ impl Nodes for ClusterNodes {
 async fn context(
     session: &mut Session,
     catalog: &Arc<CatalogState>,
+    own: &Own,
 ) -> Result<(QueryContext, Arc<StatementRelations<System>>)> {
     let settings = session.settings();
     let (snapshot, txn) = session.snapshot().await?;
     let system = System::new(session, catalog.clone());
     let relations = StatementRelations::new(catalog.clone(), &session.database, settings.search_path.clone(), system);
-    let relations = Arc::new(relations);
+    let relations = Arc::new(relations.with_own(own.clone()));
     let context = QueryContext {
         settings,
         relations: relations.clone(),
@@ -194,8 +209,8 @@ pub(super) async fn run(
     params: &[ScalarValue],
     columns: Option<Arc<[OutputColumn]>>,
 ) -> Result<Outcome> {
-    let (own, stream) = rows(session, plan, params).await?;
-    Ok(Outcome::Rows { columns: columns.unwrap_or(own), stream, tag: Tag::Counted("SELECT".into()) })
+    let (described, stream) = rows(session, plan, params).await?;
+    Ok(Outcome::Rows { columns: columns.unwrap_or(described), stream, tag: Tag::Counted("SELECT".into()) })
 }
 
 /// The rows of a prepared query, for whoever consumes them: the client, a cursor, an INSERT, a COPY.
@@ -203,6 +218,16 @@ pub(super) async fn rows(
     session: &mut Session,
     plan: &QueryPlan,
     params: &[ScalarValue],
+) -> Result<(Arc<[OutputColumn]>, RowStream)> {
+    rows_with(session, plan, params, &Own::default()).await
+}
+
+/// As [`rows`], of a query prepared with relations of the statement's own.
+pub(super) async fn rows_with(
+    session: &mut Session,
+    plan: &QueryPlan,
+    params: &[ScalarValue],
+    own: &Own,
 ) -> Result<(Arc<[OutputColumn]>, RowStream)> {
     match plan {
         QueryPlan::Catalog { statement, columns, params: types } => {
@@ -216,7 +241,7 @@ pub(super) async fn rows(
         }
         QueryPlan::Engine { prepared, columns } => {
             let catalog = session.catalog().await;
-            let (context, relations) = context(session, &catalog).await?;
+            let (context, relations) = context(session, &catalog, own).await?;
             let result = session.front.engine.run(prepared, params, &context).await?;
             relations.check_readable(session.current_user())?;
             Ok((columns.clone().into(), result.stream))
@@ -270,7 +295,7 @@ pub(super) async fn columns_of(session: &mut Session, sql: &str) -> Result<Vec<P
         return Err(Error::internal("not a query"));
     };
     let catalog = session.catalog().await;
-    let (context, _) = context(session, &catalog).await?;
+    let (context, _) = context(session, &catalog, &Own::default()).await?;
     let prepared = session.front.engine.prepare(&statement, &[], &context)?;
     Ok(prepared.columns().iter().map(|column| column.ty.clone()).collect())
 }
@@ -318,19 +343,32 @@ pub(super) async fn explain(session: &mut Session, statement: &Statement) -> Res
             }
         }
     }
-    if !matches!(**statement, Statement::Query(_)) {
-        return Err(Error::unsupported("EXPLAIN of a statement that is not a query"));
-    }
-    let lines = match prepare(session, statement, &[]).await? {
-        QueryPlan::Catalog { .. } => vec!["Catalog Scan  (cost=0.00..1.00 rows=1 width=8)".to_owned()],
-        QueryPlan::Engine { prepared, .. } => {
-            let catalog = session.catalog().await;
-            let (context, _) = context(session, &catalog).await?;
-            session.front.engine.explain(&prepared, &[], &context, wanted.analyze, wanted.verbose).await?
+    let lines = match super::write::explain(session, statement, wanted.analyze, wanted.verbose).await? {
+        Some(lines) => lines,
+        None if matches!(**statement, Statement::Query(_)) => {
+            let plan = prepare(session, statement, &[]).await?;
+            plan_lines(session, &plan, &Own::default(), wanted.analyze, wanted.verbose).await?
         }
+        None => return Err(Error::unsupported("EXPLAIN of a statement that is not a query")),
     };
     let lines = lines.into_iter().map(|line| if wanted.no_costs { without_costs(&line) } else { line });
     text_rows("QUERY PLAN", lines.collect(), "EXPLAIN")
+}
+
+/// The plan of a query without parameters.
+pub(super) async fn plan_lines(
+    session: &mut Session,
+    plan: &QueryPlan,
+    own: &Own,
+    analyze: bool,
+    verbose: bool,
+) -> Result<Vec<String>> {
+    let QueryPlan::Engine { prepared, .. } = plan else {
+        return Ok(vec!["Catalog Scan  (cost=0.00..1.00 rows=1 width=8)".to_owned()]);
+    };
+    let catalog = session.catalog().await;
+    let (context, _) = context(session, &catalog, own).await?;
+    session.front.engine.explain(prepared, &[], &context, analyze, verbose).await
 }
 
 /// Cuts `  (cost=…)` out of a line.

@@ -13,7 +13,11 @@ use parking_lot::Mutex;
 use proto::{Error, Result, SqlState, TableId};
 use std::sync::Arc;
 
+/// Relations that only one statement knows, by their names (`engine::plan::target`).
+pub(super) type Own = Vec<((Option<String>, String), Relation)>;
+
 pub(super) struct StatementRelations<S> {
+    own: Own,
     catalog: Arc<CatalogState>,
     database: String,
     search_path: Vec<String>,
@@ -24,7 +28,12 @@ pub(super) struct StatementRelations<S> {
 
 impl<S: SystemCatalog> StatementRelations<S> {
     pub fn new(catalog: Arc<CatalogState>, database: &str, search_path: Vec<String>, system: S) -> Self {
-        StatementRelations { catalog, database: database.to_owned(), search_path, system, named: Mutex::default() }
+        let (own, named) = (Own::default(), Mutex::default());
+        StatementRelations { own, catalog, database: database.to_owned(), search_path, system, named }
+    }
+
+    pub fn with_own(self, own: Own) -> Self {
+        StatementRelations { own, ..self }
     }
 
     /// # Errors
@@ -113,6 +122,10 @@ pub(super) fn find<'a>(
 
 impl<S: SystemCatalog + Send + Sync> Relations for StatementRelations<S> {
     fn relation(&self, schema: Option<&str>, name: &str) -> Option<Relation> {
+        let is_named = |(of, own): &(Option<String>, String)| of.as_deref() == schema && own == name;
+        if let Some((_, own)) = self.own.iter().find(|(own, _)| is_named(own)) {
+            return Some(own.clone());
+        }
         if let Some(schema) = schema.filter(|schema| is_bound(schema)) {
             return self.bound(schema, name);
         }

@@ -141,6 +141,7 @@ mod tests {
             next_column: ColumnId(4),
             columns: ["time", "device", "Temp"].into_iter().enumerate().map(column).collect(),
             hypertable: None,
+            keys: Vec::new(),
             comment: None,
         }
     }

@@ -14,6 +14,7 @@ use super::log::unknown_outcome;
 use super::record::{Machine, Record};
 use super::transaction::Transaction;
 use crate::catalog::CatalogChange;
+use engine::KeyDef;
 use futures::future::join_all;
 use proto::{
     ChunkId, CommitMode, CommitSeq, DataNode, Error, NodeName, Reaction, Result, SqlState, TableId, TxnId, TxnOutcome,
@@ -229,12 +230,17 @@ impl Cluster {
                 || tip.catalog.chunks(chunk.table).contains(chunk)
                 || self.new_chunks.is_pending(chunk)
         };
-        match txn.touched.keys().all(is_live) {
+        let lost = |text: &str| Err(Error::new(SqlState::SERIALIZATION_FAILURE, text).reaction(Reaction::Abort));
+        if !txn.touched.keys().all(is_live) {
+            return lost("could not serialize access due to a concurrent drop of chunks");
+        }
+        // Rows that are committed were checked against the keys their table has.
+        let same_keys = |(table, keys): (&TableId, &Vec<KeyDef>)| {
+            tip.catalog.table_by_id(*table).is_none_or(|table| table.keys == *keys)
+        };
+        match txn.keys.iter().all(same_keys) {
             true => Ok(()),
-            false => {
-                let text = "could not serialize access due to a concurrent drop of chunks";
-                Err(Error::new(SqlState::SERIALIZATION_FAILURE, text).reaction(Reaction::Abort))
-            }
+            false => lost("could not serialize access due to a concurrent change of a unique key"),
         }
     }
 

@@ -2,10 +2,10 @@
 
 use super::cluster::Cluster;
 use crate::catalog::{CatalogChange, CatalogState};
-use crate::ingest::{self, Staging};
+use crate::ingest::{self, Addresses, Staging};
 use arrow::array::RecordBatch;
-use engine::{ChunkDef, TableDef};
-use proto::{ChunkId, CommitSeq, Error, Result, Slot, SqlState, TableId, TxnId};
+use engine::{ChunkDef, KeyDef, TableDef};
+use proto::{ChunkId, ChunkWrite, CommitSeq, Error, NodeName, Result, Slot, SqlState, TableId, TxnId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -25,6 +25,8 @@ pub struct Transaction {
     pub(super) changes: Vec<CatalogChange>,
     /// Chunks written to.
     pub(super) touched: BTreeMap<ChunkId, Arc<ChunkDef>>,
+    /// The keys that rows were checked against, of tables that others know.
+    pub(super) keys: BTreeMap<TableId, Vec<KeyDef>>,
     /// Chunks of `touched` that only this transaction knows.
     pub(super) private: BTreeSet<ChunkId>,
     /// New chunks that concurrent transactions may write to as well.
@@ -55,6 +57,7 @@ impl Transaction {
             base,
             changes: Vec::new(),
             touched: BTreeMap::new(),
+            keys: BTreeMap::new(),
             private: BTreeSet::new(),
             shared: BTreeSet::new(),
             staging: Staging::new(id),
@@ -134,6 +137,43 @@ impl Transaction {
         Ok(rows)
     }
 
+    /// Removes rows of `table`, none of them named twice; some may still be on their way on return, as with `write`.
+    ///
+    /// # Errors
+    /// 40001 when a row was changed or moved since it was read. After one, abort.
+    pub(crate) async fn remove(&mut self, table: &TableDef, rows: &Addresses) -> Result<()> {
+        let mut of_node: BTreeMap<NodeName, Vec<ChunkWrite>> = BTreeMap::new();
+        for write in rows.writes(&table.layout())? {
+            let chunk = match self.touched.get(&write.chunk) {
+                Some(chunk) => Arc::clone(chunk),
+                None => {
+                    let chunk = self.view.chunks(table.id).get(write.chunk).cloned();
+                    let chunk = chunk.ok_or_else(|| Error::internal(format!("there is no chunk {}", write.chunk)))?;
+                    self.touch(&chunk)?;
+                    chunk
+                }
+            };
+            for node in &chunk.nodes {
+                of_node.entry(node.clone()).or_default().push(write.clone());
+            }
+        }
+        for (node, writes) in of_node {
+            let link = self.cluster.nodes.link(&node)?;
+            self.staging.send(link, writes).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether rows were written, so that reads see more than others do.
+    pub fn has_rows(&self) -> bool {
+        !self.staging.is_empty()
+    }
+
+    /// Waits until the nodes have everything that was written so far, and have found nothing wrong with it.
+    pub async fn settle(&mut self) -> Result<()> {
+        self.staging.flush().await
+    }
+
     /// Under which id nodes show this transaction its own rows; `None` when it has none. Waits for rows on their way.
     pub async fn read_txn(&mut self) -> Result<Option<TxnId>> {
         self.staging.flush().await?;
@@ -173,16 +213,25 @@ impl Transaction {
             Some(chunk) => (chunk, false),
             None => (self.new_chunk(table, time, slot)?, true),
         };
+        self.touch(&chunk)?;
+        if is_new {
+            self.change(CatalogChange::AddChunk(Arc::clone(&chunk)))?;
+        }
+        Ok(chunk)
+    }
+
+    /// Notes that the chunk is written to, and against which keys its rows are checked.
+    fn touch(&mut self, chunk: &Arc<ChunkDef>) -> Result<()> {
         if self.touched.len() == CHUNKS_MAX && !self.touched.contains_key(&chunk.id) {
             let text = format!("a transaction cannot write to more than {CHUNKS_MAX} chunks");
             let hint = "Use a longer chunk time interval, or several transactions.";
             return Err(Error::new(SqlState::PROGRAM_LIMIT_EXCEEDED, text).hint(hint));
         }
-        if is_new {
-            self.change(CatalogChange::AddChunk(Arc::clone(&chunk)))?;
+        self.touched.insert(chunk.id, Arc::clone(chunk));
+        if let Some(table) = self.base.table_by_id(chunk.table) {
+            self.keys.entry(chunk.table).or_insert_with(|| table.keys.clone());
         }
-        self.touched.insert(chunk.id, Arc::clone(&chunk));
-        Ok(chunk)
+        Ok(())
     }
 
     fn new_chunk(&mut self, table: &TableDef, time: i64, slot: Slot) -> Result<Arc<ChunkDef>> {
@@ -228,6 +277,7 @@ impl Drop for Transaction {
             view: Arc::clone(&self.view),
             changes: Vec::new(),
             touched: BTreeMap::new(),
+            keys: BTreeMap::new(),
             private: BTreeSet::new(),
             shared: std::mem::take(&mut self.shared),
             staging,

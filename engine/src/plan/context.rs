@@ -1,8 +1,10 @@
 //! What a statement needs from the outside: relations by name, nodes by name, a snapshot. The coordinator's session
 //! implements the traits; nothing here keeps a catalog.
 
+use super::target::Narrowing;
 use crate::{ChunkDef, Settings, TableDef};
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
 use proto::{CommitSeq, DataNode, NodeName, QueryId, Result, TxnId};
 use std::collections::HashMap;
@@ -33,6 +35,29 @@ pub enum Relation {
     },
     /// A catalog view, materialised by the caller.
     Rows(RecordBatch),
+    /// A table whose rows are to be changed: like `Table`, with the addresses of its rows (`target::ADDRESS`).
+    Target {
+        def: Arc<TableDef>,
+        chunks: Arc<Vec<Arc<ChunkDef>>>,
+        /// Only these rows are wanted.
+        only: Arc<Vec<Narrowing>>,
+    },
+    /// Rows of `def` that were changed, for RETURNING (`target::CHANGED`). Columns with a column id are the table's.
+    Changed {
+        def: Arc<TableDef>,
+        schema: SchemaRef,
+        batches: Arc<Vec<RecordBatch>>,
+    },
+}
+
+impl Relation {
+    /// The table it is or stands for.
+    pub fn table(&self) -> Option<&Arc<TableDef>> {
+        match self {
+            Relation::Table { def, .. } | Relation::Target { def, .. } | Relation::Changed { def, .. } => Some(def),
+            Relation::View { .. } | Relation::Rows(_) => None,
+        }
+    }
 }
 
 /// One statement's view of the world.

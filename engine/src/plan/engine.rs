@@ -7,11 +7,13 @@ use super::explain::{self, Analyzed};
 use super::fragment::fragment;
 use super::prepare::Planner;
 use super::stack::{roomy, roomy_future};
-use crate::PgType;
+use super::target::narrowed;
 use crate::semantics::session_state;
+use crate::{PgType, TableDef};
 use arrow::array::RecordBatch;
-use arrow::datatypes::Field;
-use datafusion::common::{Column, ScalarValue};
+use arrow::datatypes::{Field, FieldRef};
+use datafusion::common::{Column, ScalarValue, TableReference};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
@@ -28,6 +30,8 @@ use std::sync::Arc;
 pub struct OutputColumn {
     pub name: String,
     pub ty: PgType,
+    /// The name its relation has in the statement; `None` for a computed column.
+    pub relation: Option<String>,
     /// Set when the column is one of a table's, unchanged.
     pub table: Option<TableId>,
     pub column: Option<ColumnId>,
@@ -60,6 +64,17 @@ pub struct QueryResult {
     pub stream: BoxStream<'static, Result<RecordBatch>>,
 }
 
+/// Memory a statement takes beside its plans, out of what all queries of the process share. Given back when dropped.
+pub struct Memory(MemoryReservation);
+
+impl Memory {
+    /// # Errors
+    /// `OUT_OF_MEMORY` when there is not as much left.
+    pub fn grow(&self, bytes: usize) -> Result<()> {
+        self.0.try_grow(bytes).map_err(reveal)
+    }
+}
+
 pub struct Engine {
     runtime: Arc<RuntimeEnv>,
     clock: Arc<dyn Clock>,
@@ -68,6 +83,11 @@ pub struct Engine {
 impl Engine {
     pub fn new(options: &EngineOptions, clock: Arc<dyn Clock>) -> Engine {
         Engine { runtime: runtime(options), clock }
+    }
+
+    /// `holder` names the memory in an error about its limit.
+    pub fn memory(&self, holder: &str) -> Memory {
+        Memory(MemoryConsumer::new(holder).register(&self.runtime.memory_pool))
     }
 
     /// Plans a `SELECT`, `VALUES` or `WITH`. `param_types` are the types the client declared.
@@ -138,12 +158,19 @@ impl Engine {
 
     async fn plan(&self, prepared: &Prepared, params: &[ScalarValue], context: &QueryContext) -> Result<Planned> {
         let scope = Arc::new(scope_for(prepared, context));
-        let state = state(&scope);
+        let mut state = state(&scope);
+        if prepared.scope.used().iter().any(|(_, relation)| matches!(relation, Relation::Changed { .. })) {
+            // RETURNING gives rows in the order in which they were changed.
+            let options = state.config_mut().options_mut();
+            options.optimizer.enable_round_robin_repartition = false;
+            options.optimizer.repartition_file_scans = false;
+        }
         let logical = match unchanged(prepared, &scope) {
             true => prepared.plan.clone(),
             false => self.planned_anew(prepared, &state, &scope)?,
         };
         let logical = with_values(logical, &prepared.params, params)?;
+        let logical = narrowed(logical, &scope).map_err(reveal)?;
         let plan = state.create_physical_plan(&logical).await.map_err(reveal)?;
         let push_down = context.settings.push_down;
         let plan = fragment(plan, push_down, state.config_options()).map_err(reveal)?;
@@ -198,10 +225,12 @@ fn scope_for(prepared: &Prepared, context: &QueryContext) -> Scope {
 }
 
 fn unchanged(prepared: &Prepared, scope: &Scope) -> bool {
+    let same_table =
+        |a: &Arc<TableDef>, b: &Arc<TableDef>| Arc::ptr_eq(a, b) || (a.id == b.id && a.columns == b.columns);
     let same = |(name, before): (RelationName, Relation)| match (before, scope.relation(&name)) {
-        (Relation::Table { def: a, .. }, Some(Relation::Table { def: b, .. })) => {
-            Arc::ptr_eq(&a, &b) || (a.id == b.id && a.columns == b.columns)
-        }
+        (Relation::Table { def: a, .. }, Some(Relation::Table { def: b, .. })) => same_table(&a, &b),
+        (Relation::Target { def: a, .. }, Some(Relation::Target { def: b, .. })) => same_table(&a, &b),
+        (Relation::Changed { schema: a, .. }, Some(Relation::Changed { schema: b, .. })) => a == b,
         (Relation::View { sql: a }, Some(Relation::View { sql: b })) => a == b,
         (Relation::Rows(a), Some(Relation::Rows(b))) => a.schema() == b.schema(),
         _ => false,
@@ -230,27 +259,20 @@ fn output_columns(state: &SessionState, plan: &LogicalPlan, scope: &Scope) -> Re
     let origins = origins(&analyzed, scope);
     let names = crate::semantics::output_columns(analyzed.schema().as_arrow());
     let fields = analyzed.schema().iter().zip(names).zip(origins);
-    fields.map(|(((_, field), name), origin)| output_column(name, field, origin)).collect()
-}
-
-fn output_column(name: String, field: &Field, origin: Option<(TableId, ColumnId)>) -> Result<OutputColumn> {
-    let ty = PgType::from_field(field);
-    let ty = ty.ok_or_else(|| Error::unsupported(format!("a result column of type {}", field.data_type())))?;
-    let (table, column) = origin.unzip();
-    Ok(OutputColumn { name, ty, table, column })
+    let output_column = |((qualified, name), origin): (((Option<&TableReference>, &FieldRef), String), _)| {
+        let (relation, field) = qualified;
+        let ty = PgType::from_field(field);
+        let ty = ty.ok_or_else(|| Error::unsupported(format!("a result column of type {}", field.data_type())))?;
+        let (table, column) = Option::unzip(origin);
+        Ok(OutputColumn { name, ty, relation: relation.map(|relation| relation.table().to_owned()), table, column })
+    };
+    fields.map(output_column).collect()
 }
 
 /// For output columns that are a table's, which one. Only looks through the outermost projections; elsewhere a field
 /// that still carries a column id was passed through unchanged, but its table is not told.
 fn origins(plan: &LogicalPlan, scope: &Scope) -> Vec<Option<(TableId, ColumnId)>> {
-    let tables: Vec<_> = scope
-        .used()
-        .into_iter()
-        .filter_map(|(_, relation)| match relation {
-            Relation::Table { def, .. } => Some(def),
-            _ => None,
-        })
-        .collect();
+    let tables: Vec<_> = scope.used().into_iter().filter_map(|(_, relation)| relation.table().cloned()).collect();
     let origin = |column: Column, field: &Field| {
         let id = ColumnId(field.metadata().get(FIELD_ID)?.parse().ok()?);
         let [table] = &tables[..] else { return None };

@@ -10,6 +10,8 @@
 //! 4. Executing the rest on the coordinator makes each `RemoteExec` call `DataNode::execute` on its nodes.
 //! 5. There, [`Executor::start`] decodes the fragment, `bind` puts chunks under its scans, and batches stream back.
 //!
+//! UPDATE, DELETE and ON CONFLICT are SELECTs too, which yield the addresses of rows ([`target`]).
+//!
 //! It is not a catalog, not a store, and takes no snapshot: all of these come in through [`QueryContext`] and
 //! [`ChunkStore`].
 
@@ -30,11 +32,12 @@ mod scan;
 mod shards;
 mod stack;
 mod store;
+pub mod target;
 
 #[cfg(test)]
 mod tests;
 
 pub use context::{Nodes, QueryContext, Relation, Relations};
-pub use engine::{Engine, OutputColumn, Prepared, QueryResult};
+pub use engine::{Engine, Memory, OutputColumn, Prepared, QueryResult};
 pub use execute::{EngineOptions, Executor};
 pub use store::{ChunkRequest, ChunkRows, ChunkStore, ScanColumn};

@@ -5,6 +5,7 @@ use super::context::{Relation, RelationName, Scope};
 use super::error::{hide, reveal};
 use super::provider::{HypertableProvider, RowsProvider};
 use super::stack::roomy;
+use super::target::ChangedRows;
 use crate::semantics::rewrite;
 use crate::{PgType, Settings};
 use arrow::datatypes::{DataType, FieldRef, SchemaRef};
@@ -42,6 +43,7 @@ static TYPES: LazyLock<Option<Arc<dyn TypePlanner>>> = LazyLock::new(|| {
 pub(super) struct Planner<'a> {
     state: &'a SessionState,
     scope: &'a Scope,
+    relations: Vec<Arc<dyn RelationPlanner>>,
     /// How many views we are inside of.
     depth: AtomicUsize,
 }
@@ -54,7 +56,9 @@ pub(super) struct Planned {
 
 impl<'a> Planner<'a> {
     pub fn new(state: &'a SessionState, scope: &'a Scope) -> Planner<'a> {
-        Planner { state, scope, depth: AtomicUsize::new(0) }
+        let mut relations = state.relation_planners().to_vec();
+        relations.push(Arc::new(ChangedRows));
+        Planner { state, scope, relations, depth: AtomicUsize::new(0) }
     }
 
     /// # Errors
@@ -153,6 +157,12 @@ impl ContextProvider for Planner<'_> {
             Some(Relation::Table { def, .. }) => {
                 Ok(provider_as_source(Arc::new(HypertableProvider::new(relation, def))))
             }
+            Some(Relation::Target { def, .. }) => {
+                Ok(provider_as_source(Arc::new(HypertableProvider::with_addresses(relation, def))))
+            }
+            Some(Relation::Changed { schema, .. }) => {
+                Ok(provider_as_source(Arc::new(RowsProvider::new(relation, schema))))
+            }
             Some(Relation::Rows(rows)) => Ok(provider_as_source(Arc::new(RowsProvider::new(relation, rows.schema())))),
             Some(Relation::View { sql }) => {
                 let plan = self.view(&relation, &sql)?;
@@ -193,7 +203,7 @@ impl ContextProvider for Planner<'_> {
     }
 
     fn get_relation_planners(&self) -> &[Arc<dyn RelationPlanner>] {
-        self.state.relation_planners()
+        &self.relations
     }
 
     fn get_type_planner(&self) -> Option<Arc<dyn TypePlanner>> {

@@ -5,8 +5,9 @@ use super::bounds;
 use super::context::{Relation, RelationName, Scope};
 use super::error::hide;
 use super::scan::{ChunkScan, ScanSource, ScannedColumn};
+use super::target::{ADDRESS, address_fields};
 use crate::TableDef;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::memory::MemorySourceConfig;
 use datafusion::catalog::{Session, TableProvider};
@@ -29,6 +30,7 @@ fn scope(state: &dyn Session) -> Arc<Scope> {
 pub(super) struct HypertableProvider {
     name: RelationName,
     table: Arc<TableDef>,
+    /// The table's columns; behind them the address, where rows are to be changed.
     schema: SchemaRef,
 }
 
@@ -38,8 +40,17 @@ impl HypertableProvider {
         HypertableProvider { name, table, schema }
     }
 
+    pub fn with_addresses(name: RelationName, table: Arc<TableDef>) -> HypertableProvider {
+        let columns = table.columns.iter().map(crate::ColumnDef::field).chain(address_fields());
+        let schema = Arc::new(Schema::new(columns.collect::<Vec<_>>()));
+        HypertableProvider { name, table, schema }
+    }
+
     fn column(&self, index: usize) -> Result<ScannedColumn> {
-        let column = &self.table.columns[index];
+        let Some(column) = self.table.columns.get(index) else {
+            let (_, id) = ADDRESS[index - self.table.columns.len()];
+            return Ok(ScannedColumn { id, missing: ScalarValue::Int64(None) });
+        };
         let ty = column.ty.arrow();
         let missing = match &column.missing {
             Some(text) => ScalarValue::try_from_string(text.clone(), &ty)?,
@@ -72,11 +83,14 @@ impl TableProvider for HypertableProvider {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let scope = scope(state);
-        let Some(Relation::Table { def, chunks }) = scope.relation(&self.name) else { return Err(changed()) };
+        let (def, chunks) = match scope.relation(&self.name) {
+            Some(Relation::Table { def, chunks } | Relation::Target { def, chunks, .. }) => (def, chunks),
+            _ => return Err(changed()),
+        };
         if def.id != self.table.id || def.columns != self.table.columns {
             return Err(changed());
         }
-        let indices = projection.cloned().unwrap_or_else(|| (0..self.table.columns.len()).collect());
+        let indices = projection.cloned().unwrap_or_else(|| (0..self.schema.fields().len()).collect());
         let columns = indices.iter().map(|index| self.column(*index)).collect::<Result<Vec<_>>>()?;
         let schema = Arc::new(self.schema.project(&indices)?);
         let predicates = bounds::predicates(&def, filters);
@@ -89,7 +103,7 @@ impl TableProvider for HypertableProvider {
     }
 }
 
-/// A catalog view.
+/// Rows the caller has: a catalog view, or what a statement brings along.
 #[derive(Debug)]
 pub(super) struct RowsProvider {
     name: RelationName,
@@ -119,11 +133,15 @@ impl TableProvider for RowsProvider {
         _: &[Expr],
         _: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let Some(Relation::Rows(rows)) = scope(state).relation(&self.name) else { return Err(changed()) };
-        if rows.schema() != self.schema {
+        let (schema, rows) = match scope(state).relation(&self.name) {
+            Some(Relation::Rows(rows)) => (rows.schema(), vec![rows]),
+            Some(Relation::Changed { schema, batches, .. }) => (schema, batches.to_vec()),
+            _ => return Err(changed()),
+        };
+        if schema != self.schema {
             return Err(changed());
         }
-        let plan = MemorySourceConfig::try_new_exec(&[vec![rows]], self.schema.clone(), projection.cloned())?;
+        let plan = MemorySourceConfig::try_new_exec(&[rows], self.schema.clone(), projection.cloned())?;
         Ok(plan)
     }
 }

@@ -45,6 +45,9 @@ pub(crate) const SEQ_COLUMN: &str = "__seq";
 /// Names `__seq` in a projection. No table has the id.
 pub(crate) const SEQ: ColumnId = ColumnId(ColumnId::CHUNK.0 - 1);
 
+/// Columns that rows need to have in common to share a segment.
+pub(crate) type Shape = Vec<(ColumnId, DataType)>;
+
 /// How the manifest lists a segment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SegmentRecord {
@@ -141,7 +144,7 @@ impl OpenSegment {
     }
 
     /// Its columns but `__seq`, as readers see them.
-    pub(crate) fn shape(&self) -> Vec<(ColumnId, DataType)> {
+    pub(crate) fn shape(&self) -> Shape {
         let columns = self.columns.iter().zip(self.metadata.schema().fields());
         let shape = columns
             .filter_map(|(column, field)| Some((column.id?, columns::restored_type(column.stored, field.data_type()))));

@@ -13,7 +13,7 @@ use super::{Core, Store};
 use crate::deletes::{self, ChunkDeletes, DeletesRecord, Part, PartDeletes, PartView};
 use crate::error::{Result, StorageError};
 use crate::projection::{Projection, ScanColumn};
-use crate::segment::{self, OpenSegment, ROW_GROUP_ROWS, SEQ, Segment, SegmentRecord, SegmentRows, SegmentScan};
+use crate::segment::{self, OpenSegment, ROW_GROUP_ROWS, SEQ, Segment, SegmentRecord, SegmentRows, SegmentScan, Shape};
 use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Field, Int64Type};
 use proto::{ChunkId, ChunkLayout, ColumnId, CommitSeq};
@@ -72,29 +72,35 @@ impl Core {
             chunks.sort();
             chunks
         };
-        let mut merged = 0;
+        let (mut merged, mut failure) = (0, None);
         for id in chunks {
-            while !self.closing.load(Ordering::SeqCst) && self.merge(id)? {
-                merged += 1;
+            while !self.closing.load(Ordering::SeqCst) {
+                match self.merge(id) {
+                    Ok(true) => merged += 1,
+                    Ok(false) => break,
+                    Err(error) => {
+                        if let Some(chunk) = self.state.lock().chunks.get_mut(&id) {
+                            chunk.unmergeable = !error.is_disk_full();
+                        }
+                        failure.get_or_insert(error);
+                        break;
+                    }
+                }
             }
         }
-        Ok(merged)
+        failure.map_or(Ok(merged), Err)
     }
 
     fn merge(&self, id: ChunkId) -> Result<bool> {
         let Some(merging) = self.mergeable(id)? else { return Ok(false) };
+        let gathered = merging.gather(id)?;
         let number = self.next_number();
-        let merged = merging.write(self, id, number).and_then(|merged| self.list_merged(id, &merging, merged));
-        merged.inspect_err(|error| {
+        let merged = gathered.write(self, id, number, &merging.layout);
+        merged.and_then(|merged| self.list_merged(id, &merging, merged)).inspect_err(|error| {
             drop(self.vfs.remove(&self.segments_dir().join(segment::file_name(id, number))));
-            match error {
-                StorageError::Io { .. } if !error.is_disk_full() => self.poison(error.to_string()),
-                StorageError::Io { .. } => {}
-                _ => {
-                    if let Some(chunk) = self.state.lock().chunks.get_mut(&id) {
-                        chunk.unmergeable = true;
-                    }
-                }
+            if matches!(error, StorageError::Io { .. }) && !error.is_disk_full() {
+                // Nothing is known about what the disk holds.
+                self.poison(error.to_string());
             }
         })
     }
@@ -114,7 +120,7 @@ impl Core {
             let segments = chunk.segments.iter().filter(free).cloned().collect::<Vec<_>>();
             (chunk.layout.clone(), segments, Arc::clone(&chunk.deletes), horizon)
         };
-        let mut shapes: Vec<(Vec<(ColumnId, DataType)>, Vec<Arc<Segment>>)> = Vec::new();
+        let mut shapes: Vec<(Shape, Vec<Arc<Segment>>)> = Vec::new();
         for segment in segments {
             let shape = segment.open(self.vfs.as_ref(), &self.files)?.shape();
             match shapes.iter_mut().find(|(other, _)| *other == shape) {
@@ -224,34 +230,50 @@ impl Merging {
         self.inputs.iter().map(|input| Part::segment(input.record.number))
     }
 
-    fn write(&self, core: &Core, id: ChunkId, number: u64) -> Result<Merged> {
+    fn gather(&self, id: ChunkId) -> Result<Gathered> {
         let ids = self.inputs[0].shape().into_iter().map(|(id, _)| id).collect::<Vec<_>>();
-        let mut rows = SegmentRows { batches: Vec::new(), ids, time: None };
-        let (mut moved, mut left_out) = (Vec::new(), CommitSeq::ZERO);
+        let rows = SegmentRows { batches: Vec::new(), ids, time: None };
+        let mut gathered = Gathered { rows, deletes: Vec::new(), left_out: CommitSeq::ZERO };
         for (input, deletes) in self.inputs.iter().zip(&self.deletes) {
             let gone = deletes.as_ref().map(|deletes| deletes.hidden(self.horizon)).filter(|gone| !gone.is_empty());
-            let before = deletes.iter().flat_map(|deletes| deletes.by_seq()).map(|(seq, _)| seq);
-            left_out = before.filter(|seq| *seq <= self.horizon).fold(left_out, CommitSeq::max);
+            let seqs = deletes.iter().flat_map(|deletes| deletes.by_seq()).map(|(seq, _)| seq);
+            let left_out = seqs.filter(|seq| *seq <= self.horizon).max();
+            gathered.left_out = gathered.left_out.max(left_out.unwrap_or(CommitSeq::ZERO));
             let left = deletes.as_ref().map(|deletes| match &gone {
                 Some(gone) => deletes.leaving_out(gone),
                 None => PartDeletes::clone(deletes),
             });
             let count = input.record.rows - gone.as_ref().map_or(0, |gone| gone.len());
-            moved.push((count as usize, left));
+            gathered.deletes.push((count as usize, left));
             let view = PartView { chunk: id, part: Part::segment(input.record.number), hidden: gone };
-            read(input, view, &mut rows)?;
-            rows.time = match (rows.time, input.record.time) {
+            read(input, view, &mut gathered.rows)?;
+            gathered.rows.time = match (gathered.rows.time, input.record.time) {
                 (Some((low, high)), Some((a, b))) => Some((low.min(a), high.max(b))),
                 (one, other) => one.or(other),
             };
         }
-        if rows.batches.is_empty() {
-            return Ok(Merged { segment: None, carried: ChunkDeletes::new(), left_out });
-        }
-        let (record, order) = segment::write(core.vfs.as_ref(), &core.segments_dir(), id, number, &self.layout, rows)?;
-        let moved = moved.iter().map(|(rows, deletes)| (*rows, deletes.as_ref()));
-        let deletes = deletes::carried(moved, order.as_ref().map(|order| &order.values()[..]));
+        Ok(gathered)
+    }
+}
+
+/// All rows of a merge, in memory.
+struct Gathered {
+    rows: SegmentRows,
+    /// Of each old segment: how many of its rows are left, and which of those are removed.
+    deletes: Vec<(usize, Option<PartDeletes>)>,
+    left_out: CommitSeq,
+}
+
+impl Gathered {
+    fn write(self, core: &Core, id: ChunkId, number: u64, layout: &ChunkLayout) -> Result<Merged> {
+        let Gathered { rows, deletes, left_out } = self;
         let mut carried = ChunkDeletes::new();
+        if rows.batches.is_empty() {
+            return Ok(Merged { segment: None, carried, left_out });
+        }
+        let (record, order) = segment::write(core.vfs.as_ref(), &core.segments_dir(), id, number, layout, rows)?;
+        let deletes = deletes.iter().map(|(rows, deletes)| (*rows, deletes.as_ref()));
+        let deletes = deletes::carried(deletes, order.as_ref().map(|order| &order.values()[..]));
         if !deletes.all().is_empty() {
             carried.insert(Part::segment(number), Arc::new(deletes));
         }

@@ -62,8 +62,8 @@ pub(crate) fn encode(record: &Record) -> Vec<u8> {
             for write in writes {
                 u32(write.chunk.0);
                 u32(write.layout.table.0);
-                let removes = write.kind == WriteKind::Delete;
-                u32(u32::from(write.layout.time.is_some()) * HAS_TIME | u32::from(removes) * REMOVES);
+                let removes = if write.kind == WriteKind::Delete { REMOVES } else { 0 };
+                u32(removes | if write.layout.time.is_some() { HAS_TIME } else { 0 });
                 u32(write.layout.time.map_or(0, |column| column.0));
                 u32(write.body.len() as u32);
                 u32(0);

@@ -13,9 +13,8 @@ use crate::delta::DeltaBatch;
 use crate::error::{Result, StorageError};
 use crate::log::Lsn;
 use crate::manifest::ChunkRecord;
-use crate::segment::{self, Segment, SegmentRecord, SegmentRows, same_seq};
-use arrow::datatypes::DataType;
-use proto::{ChunkId, ChunkLayout, ColumnId, CommitSeq};
+use crate::segment::{self, Segment, SegmentRecord, SegmentRows, Shape, same_seq};
+use proto::{ChunkId, ChunkLayout, CommitSeq};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -238,7 +237,6 @@ struct SealedRows {
 /// Batches that can share a segment, in groups up to `bytes_max`: rows without a column that was added later must not be
 /// mixed with rows that have it, or they would lose the value they read as.
 fn segments_of(batches: &[DeltaBatch], bytes_max: usize) -> Vec<SealedRows> {
-    type Shape = Vec<(ColumnId, DataType)>;
     let mut groups: Vec<(Shape, usize, SealedRows)> = Vec::new();
     for batch in batches.iter().filter(|batch| batch.rows.batch.num_rows() > 0) {
         let rows = &batch.rows;

@@ -26,8 +26,8 @@ impl Store {
     /// transactions that remove the same rows or add the same keys.
     ///
     /// # Errors
-    /// `BadWrite`, `ChunkDropped`, `Duplicate`, `Conflict`, `LockTimeout`, `DeltaFull`, a full disk, or a transaction that has ended
-    /// or voted. The transaction, which now lacks changes, can only be aborted.
+    /// `BadWrite`, `ChunkDropped`, `Duplicate`, `Conflict`, `LockTimeout`, `DeltaFull`, a full disk, or a transaction
+    /// that has ended or voted. The transaction, which now lacks changes, can only be aborted.
     pub fn stage(&self, txn: TxnId, writes: Vec<ChunkWrite>) -> Result<(), StorageError> {
         self.core.check()?;
         self.core.see_epoch(txn)?;

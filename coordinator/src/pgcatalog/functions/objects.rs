@@ -39,7 +39,7 @@ pub(super) const FUNCTIONS: &[(&str, Eval)] = &[
         let pretty = args.get(2).is_some_and(Value::is_true);
         Ok(index_definition(ctx, &args[0], column, pretty))
     }),
-    ("pg_get_constraintdef(oid, bool?) text", |_, _| Ok(Value::Null)),
+    ("pg_get_constraintdef(oid, bool?) text", |ctx, args| Ok(constraint_definition(ctx, &args[0]))),
     ("pg_get_viewdef(regclass, any?) text", |ctx, args| {
         let Some(oid) = args[0].as_int() else { return Ok(Value::Null) };
         let view = ctx.catalog.views().into_iter().find(|view| view.oid as i64 == oid);
@@ -171,7 +171,19 @@ fn index_definition(ctx: &mut Context, oid: &Value, column: i64, pretty: bool) -
     let index_name = ctx.lookup_value("pg_class", "oid", oid, "relname").unwrap_or(Value::Null);
     let table = relation_name(ctx, &table, pretty);
     let name = super::quote_ident(index_name.as_str());
-    Value::text(format!("CREATE INDEX {name} ON {table} USING btree ({})", columns.join(", ")))
+    let unique = if index[column_of("pg_index", "indisunique")].is_true() { "UNIQUE " } else { "" };
+    Value::text(format!("CREATE {unique}INDEX {name} ON {table} USING btree ({})", columns.join(", ")))
+}
+
+/// `PRIMARY KEY (a, b)`.
+fn constraint_definition(ctx: &mut Context, oid: &Value) -> Value {
+    let Some(row) = ctx.lookup("pg_constraint", "oid", oid).into_iter().next() else { return Value::Null };
+    let of = |name| row[column_of("pg_constraint", name)].clone();
+    let kind = if of("contype").as_str() == "p" { "PRIMARY KEY" } else { "UNIQUE" };
+    let index = of("conindid");
+    let columns = (1..=of("conkey").elements().len() as i64).map(|at| index_definition(ctx, &index, at, false));
+    let columns = columns.map(|column| column.as_str().to_owned()).collect::<Vec<_>>();
+    Value::text(format!("{kind} ({})", columns.join(", ")))
 }
 
 fn listed(ctx: &Context, oid: &Value) -> Option<ListedFunction> {

@@ -3,7 +3,8 @@
 use super::oids;
 use crate::pgcatalog::schema;
 use crate::pgcatalog::system::{Schema, SystemCatalog};
-use engine::{ChunkDef, ColumnDef, PgType, TableDef};
+use engine::{ChunkDef, ColumnDef, KeyKind, PgType, TableDef};
+use proto::ColumnId;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -24,13 +25,14 @@ pub(super) enum What {
     Index(Arc<TableDef>, Index),
 }
 
-/// One of the indexes `create_hypertable` shows.
+/// A unique key, or one of the indexes `create_hypertable` shows.
 #[derive(Clone)]
 pub(super) struct Index {
-    pub number: u32,
+    pub oid: u32,
     pub name: String,
     /// Column positions from 1, and whether they descend.
     pub columns: Vec<(usize, bool)>,
+    pub key: Option<KeyKind>,
 }
 
 /// Chunks of distributed hypertables are foreign tables on the access node.
@@ -42,17 +44,28 @@ pub(super) fn chunk_kind(table: &TableDef) -> char {
 }
 
 pub(super) fn indexes(table: &TableDef) -> Vec<Index> {
+    let keys = table.keys.iter().map(|key| {
+        let columns = key.columns.iter().filter_map(|id| position(table, *id)).map(|at| (at + 1, false));
+        Index { oid: key.oid, name: key.name.clone(), columns: columns.collect(), key: Some(key.kind) }
+    });
+    default_indexes(table).into_iter().chain(keys).collect()
+}
+
+fn position(table: &TableDef, id: ColumnId) -> Option<usize> {
+    table.columns.iter().position(|column: &ColumnDef| column.id == id)
+}
+
+fn default_indexes(table: &TableDef) -> Vec<Index> {
     let Some(hypertable) = table.hypertable.as_ref().filter(|hypertable| hypertable.default_indexes) else {
         return Vec::new();
     };
-    let position = |id| table.columns.iter().position(|column: &ColumnDef| column.id == id);
-    let Some(time) = position(hypertable.time_column) else { return Vec::new() };
+    let Some(time) = position(table, hypertable.time_column) else { return Vec::new() };
     let time_name = &table.columns[time].name;
-    let by_time = Index { number: 0, name: format!("{}_{time_name}_idx", table.name), columns: vec![(time + 1, true)] };
-    let by_space = hypertable.space.as_ref().and_then(|space| position(space.column)).map(|space| Index {
-        number: 1,
-        name: format!("{}_{}_{time_name}_idx", table.name, table.columns[space].name),
-        columns: vec![(space + 1, false), (time + 1, true)],
+    let index = |number, name, columns| Index { oid: oids::index(table.id, number), name, columns, key: None };
+    let by_time = index(0, format!("{}_{time_name}_idx", table.name), vec![(time + 1, true)]);
+    let by_space = hypertable.space.as_ref().and_then(|space| position(table, space.column)).map(|space| {
+        let name = format!("{}_{}_{time_name}_idx", table.name, table.columns[space].name);
+        index(1, name, vec![(space + 1, false), (time + 1, true)])
     });
     by_space.into_iter().chain([by_time]).collect()
 }
@@ -70,8 +83,7 @@ pub(super) fn classes(catalog: &dyn SystemCatalog) -> Vec<Class> {
         };
         classes.push(own(table.id.0, &table.schema, table.name.clone(), 'r', What::Table(table.clone())));
         for index in indexes(&table) {
-            let oid = oids::index(table.id, index.number);
-            classes.push(own(oid, &table.schema, index.name.clone(), 'i', What::Index(table.clone(), index)));
+            classes.push(own(index.oid, &table.schema, index.name.clone(), 'i', What::Index(table.clone(), index)));
         }
         if let Some(hypertable) = &table.hypertable {
             for chunk in catalog.chunks(table.id) {

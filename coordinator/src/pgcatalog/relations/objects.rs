@@ -5,7 +5,7 @@ use super::{oids, recorded};
 use crate::pgcatalog::schema::{self, Filler, PG_CATALOG};
 use crate::pgcatalog::system::SystemCatalog;
 use crate::pgcatalog::value::{Row, Value};
-use engine::{ColumnDef, PgType, TableDef};
+use engine::{ColumnDef, KeyKind, PgType, TableDef};
 
 pub(super) fn rows(name: &str, fill: &Filler, catalog: &dyn SystemCatalog) -> Option<Vec<Row>> {
     Some(match name {
@@ -14,6 +14,7 @@ pub(super) fn rows(name: &str, fill: &Filler, catalog: &dyn SystemCatalog) -> Op
         "pg_attribute" => attributes(fill, catalog),
         "pg_attrdef" => defaults(fill, catalog),
         "pg_index" => index_rows(fill, catalog),
+        "pg_constraint" => constraints(fill, catalog),
         "pg_inherits" => inherits(fill, catalog),
         "pg_trigger" => triggers(fill, catalog),
         "pg_description" => descriptions(fill, catalog),
@@ -262,10 +263,12 @@ fn index_rows(fill: &Filler, catalog: &dyn SystemCatalog) -> Vec<Row> {
             let types = || index.columns.iter().map(|(position, _)| table.columns[position - 1].ty.oid() as i64);
             let operator = |ty: i64| operators.iter().find(|(input, _)| *input == ty).map_or(0, |(_, oid)| *oid);
             rows.push(fill.row([
-                ("indexrelid", int(oids::index(table.id, index.number))),
+                ("indexrelid", int(index.oid)),
                 ("indrelid", int(table.id.0)),
                 ("indnatts", Value::Int(count)),
                 ("indnkeyatts", Value::Int(count)),
+                ("indisunique", Value::Bool(index.key.is_some())),
+                ("indisprimary", Value::Bool(index.key == Some(KeyKind::Primary))),
                 ("indimmediate", Value::Bool(true)),
                 ("indisvalid", Value::Bool(true)),
                 ("indisready", Value::Bool(true)),
@@ -277,6 +280,34 @@ fn index_rows(fill: &Filler, catalog: &dyn SystemCatalog) -> Vec<Row> {
                     "indoption",
                     Value::array(index.columns.iter().map(|(_, down)| Value::Int(if *down { 3 } else { 0 }))),
                 ),
+            ]));
+        }
+    }
+    rows
+}
+
+/// PRIMARY KEY and UNIQUE.
+fn constraints(fill: &Filler, catalog: &dyn SystemCatalog) -> Vec<Row> {
+    let schemas = Names::schemas(catalog);
+    let mut rows = Vec::new();
+    for table in catalog.tables() {
+        for index in indexes(&table) {
+            let kind = match index.key {
+                Some(KeyKind::Primary) => 'p',
+                Some(KeyKind::Unique) => 'u',
+                Some(KeyKind::Index) | None => continue,
+            };
+            rows.push(fill.row([
+                ("oid", int(oids::constraint(index.oid))),
+                ("conname", Value::text(&index.name)),
+                ("connamespace", Value::Int(schemas.oid(&table.schema))),
+                ("contype", char(kind)),
+                ("convalidated", Value::Bool(true)),
+                ("conrelid", int(table.id.0)),
+                ("conindid", int(index.oid)),
+                ("conislocal", Value::Bool(true)),
+                ("connoinherit", Value::Bool(true)),
+                ("conkey", Value::array(index.columns.iter().map(|(position, _)| Value::Int(*position as i64)))),
             ]));
         }
     }

@@ -43,3 +43,8 @@ pub(crate) fn index(table: TableId, number: u32) -> u32 {
 pub(crate) fn trigger(table: TableId) -> u32 {
     0x3000_0000 | table.0
 }
+
+/// The constraint that an index serves.
+pub(crate) fn constraint(index: u32) -> u32 {
+    0x5000_0000 | index
+}

@@ -5,7 +5,7 @@ use super::objects::stored_default;
 use crate::pgcatalog::schema::Filler;
 use crate::pgcatalog::system::SystemCatalog;
 use crate::pgcatalog::value::{Row, Value};
-use engine::PgType;
+use engine::{KeyKind, PgType};
 
 pub(super) fn rows(name: &str, fill: &Filler, catalog: &dyn SystemCatalog) -> Option<Vec<Row>> {
     Some(match name {
@@ -13,6 +13,8 @@ pub(super) fn rows(name: &str, fill: &Filler, catalog: &dyn SystemCatalog) -> Op
         "tables" => tables(fill, catalog),
         "columns" => columns(fill, catalog),
         "views" => views(fill, catalog),
+        "table_constraints" => table_constraints(fill, catalog),
+        "key_column_usage" => key_columns(fill, catalog),
         "information_schema_catalog_name" => {
             vec![fill.row([("catalog_name", Value::text(catalog.current_database()))])]
         }
@@ -60,6 +62,51 @@ fn tables(fill: &Filler, catalog: &dyn SystemCatalog) -> Vec<Row> {
         ])
     });
     rows.collect()
+}
+
+/// PRIMARY KEY and UNIQUE.
+fn table_constraints(fill: &Filler, catalog: &dyn SystemCatalog) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for table in catalog.tables() {
+        for key in table.keys.iter().filter(|key| key.kind != KeyKind::Index) {
+            let kind = if key.kind == KeyKind::Primary { "PRIMARY KEY" } else { "UNIQUE" };
+            rows.push(fill.row([
+                ("constraint_catalog", Value::text(catalog.current_database())),
+                ("constraint_schema", Value::text(&table.schema)),
+                ("constraint_name", Value::text(&key.name)),
+                ("table_catalog", Value::text(catalog.current_database())),
+                ("table_schema", Value::text(&table.schema)),
+                ("table_name", Value::text(&table.name)),
+                ("constraint_type", Value::text(kind)),
+                ("is_deferrable", yes_or_no(false)),
+                ("initially_deferred", yes_or_no(false)),
+                ("enforced", yes_or_no(true)),
+                ("nulls_distinct", if key.kind == KeyKind::Unique { yes_or_no(true) } else { Value::Null }),
+            ]));
+        }
+    }
+    rows
+}
+
+fn key_columns(fill: &Filler, catalog: &dyn SystemCatalog) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for table in catalog.tables() {
+        for key in table.keys.iter().filter(|key| key.kind != KeyKind::Index) {
+            for (at, column) in key.columns.iter().filter_map(|id| table.column_by_id(*id)).enumerate() {
+                rows.push(fill.row([
+                    ("constraint_catalog", Value::text(catalog.current_database())),
+                    ("constraint_schema", Value::text(&table.schema)),
+                    ("constraint_name", Value::text(&key.name)),
+                    ("table_catalog", Value::text(catalog.current_database())),
+                    ("table_schema", Value::text(&table.schema)),
+                    ("table_name", Value::text(&table.name)),
+                    ("column_name", Value::text(&column.name)),
+                    ("ordinal_position", Value::Int(at as i64 + 1)),
+                ]));
+            }
+        }
+    }
+    rows
 }
 
 fn views(fill: &Filler, catalog: &dyn SystemCatalog) -> Vec<Row> {

@@ -58,12 +58,12 @@ fn index_rows(fill: &Filler, catalog: &dyn SystemCatalog) -> Vec<Row> {
             });
             let columns = columns.collect::<Vec<_>>().join(", ");
             let relation = format!("{}.{}", quote_ident(&table.schema), quote_ident(&table.name));
-            let name = quote_ident(&index.name);
+            let (name, unique) = (quote_ident(&index.name), if index.key.is_some() { "UNIQUE " } else { "" });
             rows.push(fill.row([
                 ("schemaname", Value::text(&table.schema)),
                 ("tablename", Value::text(&table.name)),
                 ("indexname", Value::text(&index.name)),
-                ("indexdef", Value::text(format!("CREATE INDEX {name} ON {relation} USING btree ({columns})"))),
+                ("indexdef", Value::text(format!("CREATE {unique}INDEX {name} ON {relation} USING btree ({columns})"))),
             ]));
         }
     }

@@ -50,6 +50,7 @@ fn table(id: u32, name: &str, columns: Vec<ColumnDef>) -> TableDef {
         next_column: ColumnId(columns.len() as u32 + 1),
         columns,
         hypertable: None,
+        keys: Vec::new(),
         comment: None,
     }
 }

@@ -27,9 +27,8 @@ pub fn column(ast: &ColumnAst, id: ColumnId) -> Result<ColumnDef> {
             ColumnOption::NotNull => column.nullable = false,
             ColumnOption::Default(expr) => column.default = default_text(expr)?,
             ColumnOption::Collation(_) => {}
-            ColumnOption::PrimaryKey(_) | ColumnOption::Unique(_) => {
-                return Err(unserved("a PRIMARY KEY or UNIQUE constraint"));
-            }
+            // `keys` reads them.
+            ColumnOption::PrimaryKey(_) | ColumnOption::Unique(_) => {}
             ColumnOption::ForeignKey(_) => return Err(unserved("a FOREIGN KEY constraint")),
             ColumnOption::Check(_) => return Err(unserved("a CHECK constraint")),
             ColumnOption::Generated { .. } | ColumnOption::Identity(_) => return Err(unserved("a generated column")),

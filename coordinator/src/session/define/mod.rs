@@ -1,7 +1,8 @@
 //! Definitions: statements that change the catalog. Each only adds changes to the transaction; what they do is undone by
 //! ROLLBACK.
 //!
-//! `columns` types and column definitions · `table` CREATE, ALTER, TRUNCATE · `drop` tables and views · `view` views, `bound` their queries · `database` databases,
+//! `columns` types and column definitions · `keys` PRIMARY KEY and UNIQUE · `index` · `table` CREATE, ALTER, TRUNCATE ·
+//! `drop` tables and views · `view` views, `bound` their queries · `database` databases,
 //! schemas, extensions · `role` roles and their passwords · `grant` rights.
 
 mod bound;
@@ -9,6 +10,8 @@ mod columns;
 mod database;
 mod drop;
 pub mod grant;
+mod index;
+mod keys;
 mod role;
 mod table;
 mod view;
@@ -41,7 +44,7 @@ pub(super) async fn run(session: &mut Session, statement: &Statement) -> Result<
         Statement::CreateTable(create) => return table::create(session, create).await.map(Some),
         Statement::AlterTable(alter) => table::alter(session, alter).await?,
         Statement::Truncate(truncate) => table::truncate(session, truncate).await?,
-        Statement::CreateIndex(create) => table::create_index(session, create).await?,
+        Statement::CreateIndex(create) => index::create(session, create).await?,
         Statement::CreateView(create) => view::create(session, create).await?,
         Statement::CreateSchema { schema_name, if_not_exists, .. } => {
             database::create_schema(session, schema_name, *if_not_exists).await?
@@ -81,10 +84,7 @@ async fn drop_objects(
             ObjectType::Schema => database::drop_schema(session, &name.1, if_exists, cascade).await?,
             ObjectType::Database => database::drop(session, &name.1, if_exists).await?,
             ObjectType::Role | ObjectType::User => role::drop(session, &name.1, if_exists).await?,
-            ObjectType::Index => {
-                let missing = Error::new(SqlState::UNDEFINED_OBJECT, format!("index \"{}\" does not exist", name.1));
-                skip_or(session, if_exists, missing)?;
-            }
+            ObjectType::Index => index::drop(session, &name, if_exists).await?,
             other => return Err(Error::unsupported(format!("DROP {other}"))),
         }
     }

@@ -1,20 +1,20 @@
 //! CREATE, ALTER and TRUNCATE TABLE.
 
 use super::columns::{checked_name, column, column_type, unserved};
-use super::{no_relation, object_name, skip_or};
-use crate::catalog::{CatalogChange, ColumnAlteration, CommentTarget, Relation};
+use super::{keys, no_relation, object_name, skip_or};
+use crate::catalog::{CatalogChange, CatalogState, ColumnAlteration, CommentTarget, Relation, errors};
 use crate::pg::backend::{Notice, Outcome};
 use crate::session::Session;
-use crate::session::insert::Shape;
 use crate::session::parse::{TableOption, fold};
 use crate::session::query::rows_of;
+use crate::session::write::Shape;
 use crate::timescale::CompressionOptions;
 use datafusion::sql::sqlparser::ast::{
-    AlterColumnOperation, AlterTable, AlterTableOperation, CommentObject, CreateIndex, CreateTable, DropBehavior, Expr,
-    ObjectName, Owner, RenameTableNameKind, Statement, Truncate, Value as Literal,
+    AlterColumnOperation, AlterTable, AlterTableOperation, CommentObject, CreateTable, DropBehavior, Expr, ObjectName,
+    Owner, RenameTableNameKind, Statement, Truncate, Value as Literal,
 };
 use engine::types::TimeContext;
-use engine::{ColumnDef, PgType, TableDef};
+use engine::{ColumnDef, KeyKind, PgType, TableDef};
 use futures::StreamExt;
 use proto::{ColumnId, Error, Result, SqlState, TableId};
 use std::sync::Arc;
@@ -46,7 +46,14 @@ pub async fn create(session: &mut Session, create: &CreateTable) -> Result<Outco
         }
     };
     check_columns(&columns)?;
-    let table = TableDef {
+    let mut wanted = Vec::new();
+    for ast in &create.columns {
+        wanted.extend(keys::of_column(ast)?);
+    }
+    for constraint in &create.constraints {
+        wanted.push(keys::of_constraint(constraint)?);
+    }
+    let mut table = TableDef {
         id: TableId(session.new_oid()),
         database: session.database.clone(),
         schema,
@@ -55,8 +62,10 @@ pub async fn create(session: &mut Session, create: &CreateTable) -> Result<Outco
         next_column: id_at(columns.len()),
         columns,
         hypertable: None,
+        keys: Vec::new(),
         comment: None,
     };
+    keys::of_table(session, &catalog, &mut table, wanted)?;
     session.change(CatalogChange::CreateTable(table.clone())).await?;
     let Some(mut stream) = filling else { return Ok(Outcome::Done { tag: "CREATE TABLE".to_owned() }) };
     let shape = Shape::new(&table, TimeContext::of_session(&session.settings())?);
@@ -84,7 +93,6 @@ fn refuse_unserved(create: &CreateTable) -> Result<()> {
         (create.like.is_some(), "CREATE TABLE … LIKE"),
         (create.inherits.is_some(), "INHERITS"),
         (create.partition_by.is_some() || create.partition_of.is_some(), "declarative partitioning"),
-        (!create.constraints.is_empty(), "a table constraint"),
     ];
     match unserved_parts.iter().find(|(given, _)| *given) {
         Some((_, what)) => Err(unserved(what)),
@@ -106,7 +114,7 @@ fn check_columns(columns: &[ColumnDef]) -> Result<()> {
 }
 
 /// The table, which the session's role owns. `None` when it is missing and may be.
-async fn owned(
+pub async fn owned(
     session: &mut Session,
     name: &(Option<String>, String),
     if_exists: bool,
@@ -131,7 +139,8 @@ pub async fn alter(session: &mut Session, alter: &AlterTable) -> Result<&'static
     for operation in &alter.operations {
         // Looked up each time: the operation before may have changed it.
         let Some(table) = owned(session, &name, alter.if_exists).await? else { return Ok("ALTER TABLE") };
-        if let Some(change) = alteration(session, &table, operation)? {
+        let catalog = session.catalog().await;
+        if let Some(change) = alteration(session, &catalog, &table, operation)? {
             for change in change {
                 session.change(change).await?;
             }
@@ -178,6 +187,7 @@ fn refuse(compression: &CompressionOptions, table: &TableDef) -> Result<&'static
 /// `None`: nothing to do, after a notice.
 fn alteration(
     session: &mut Session,
+    catalog: &CatalogState,
     table: &TableDef,
     operation: &AlterTableOperation,
 ) -> Result<Option<Vec<CatalogChange>>> {
@@ -193,7 +203,14 @@ fn alteration(
                 return Ok(None);
             }
             column.missing = column.default.as_deref().map(|text| constant_default(&column, text)).transpose()?;
-            one(CatalogChange::AddColumn { table: id, column })
+            let mut with_column = table.clone();
+            with_column.columns.push(column.clone());
+            let mut changes = vec![CatalogChange::AddColumn { table: id, column }];
+            for wanted in keys::of_column(column_def)? {
+                let key = keys::resolved(session, catalog, &with_column, wanted)?;
+                changes.push(CatalogChange::AddKey { table: id, key });
+            }
+            Ok(Some(changes))
         }
         AlterTableOperation::DropColumn { column_names, if_exists, .. } => {
             let mut changes = Vec::new();
@@ -219,6 +236,11 @@ fn alteration(
         }
         AlterTableOperation::AlterColumn { column_name, op } => {
             let column = column_of(table, &fold(column_name))?;
+            let in_primary_key = table.primary_key().is_some_and(|key| key.columns.contains(&column.id));
+            if in_primary_key && matches!(op, AlterColumnOperation::DropNotNull) {
+                let text = format!("column \"{}\" is in a primary key", column.name);
+                return Err(Error::new(SqlState::INVALID_TABLE_DEFINITION, text));
+            }
             let alteration = column_alteration(column, op)?;
             one(CatalogChange::AlterColumn { table: id, column: column.id, alteration })
         }
@@ -229,7 +251,24 @@ fn alteration(
             };
             one(CatalogChange::SetOwner { relation: id, owner })
         }
-        AlterTableOperation::AddConstraint { .. } => Err(unserved("a table constraint")),
+        AlterTableOperation::AddConstraint { constraint, .. } => {
+            let wanted = keys::of_constraint(constraint)?;
+            if wanted.kind == KeyKind::Primary && table.primary_key().is_some() {
+                return Err(errors::several_primary_keys(&table.name));
+            }
+            let key = keys::resolved(session, catalog, table, wanted)?;
+            one(CatalogChange::AddKey { table: id, key })
+        }
+        AlterTableOperation::DropConstraint { if_exists, name, .. } => {
+            let name = fold(name);
+            match table.key(&name).filter(|key| key.kind != KeyKind::Index) {
+                Some(_) => one(CatalogChange::DropKey { table: id, key: name }),
+                None => {
+                    let text = format!("constraint \"{name}\" of relation \"{}\" does not exist", table.name);
+                    skip_or(session, *if_exists, Error::new(SqlState::UNDEFINED_OBJECT, text)).map(|()| None)
+                }
+            }
+        }
         other => Err(unserved(&format!("ALTER TABLE … {other}"))),
     }
 }
@@ -250,7 +289,7 @@ fn column_alteration(column: &ColumnDef, op: &AlterColumnOperation) -> Result<Co
     })
 }
 
-fn column_of<'a>(table: &'a TableDef, name: &str) -> Result<&'a ColumnDef> {
+pub fn column_of<'a>(table: &'a TableDef, name: &str) -> Result<&'a ColumnDef> {
     table.column(name).ok_or_else(|| no_column(table, name))
 }
 
@@ -291,27 +330,6 @@ pub async fn truncate(session: &mut Session, truncate: &Truncate) -> Result<&'st
         }
     }
     Ok("TRUNCATE TABLE")
-}
-
-/// Chunks are kept sorted and carry statistics; there is no other index to build. A unique one would be a promise.
-pub async fn create_index(session: &mut Session, create: &CreateIndex) -> Result<&'static str> {
-    session.check_writable("CREATE INDEX")?;
-    let Some(table) = owned(session, &object_name(&create.table_name), false).await? else {
-        return Ok("CREATE INDEX");
-    };
-    if create.unique {
-        return Err(unserved("a UNIQUE index"));
-    }
-    for column in &create.columns {
-        if let Expr::Identifier(ident) = &column.column.expr {
-            column_of(&table, &fold(ident))?;
-        }
-    }
-    session.notice(
-        Notice::notice(format!("no index was built on \"{}\"", table.name))
-            .detail("Chunks are kept sorted by their space column and time, with statistics for everything else."),
-    );
-    Ok("CREATE INDEX")
 }
 
 pub async fn comment(

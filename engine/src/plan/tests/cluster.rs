@@ -1,11 +1,14 @@
 //! Two tables over a few nodes that keep chunks as record batches.
 
 use crate::placement::slots_of;
+use crate::plan::target::{Narrowing, TARGET};
 use crate::plan::{
     ChunkRequest, ChunkRows, ChunkStore, Engine, EngineOptions, Executor, Nodes, QueryContext, Relation, Relations,
 };
 use crate::{ChunkDef, ColumnDef, Hypertable, PgType, Settings, SpaceDimension, TableDef};
-use arrow::array::{Array, ArrayRef, Float64Array, Int32Array, RecordBatch, RecordBatchOptions, StringArray};
+use arrow::array::{
+    Array, ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, RecordBatchOptions, StringArray,
+};
 use arrow::array::{TimestampMicrosecondArray, UInt64Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::Schema;
@@ -71,7 +74,11 @@ impl ChunkStore for Stored {
             let columns = request.columns.iter().map(|wanted| {
                 let id = wanted.id.to_string();
                 let found = all.schema().fields().iter().position(|f| f.metadata().get(FIELD_ID) == Some(&id));
+                let rows = 0..all.num_rows() as i64;
                 match (found, &wanted.missing) {
+                    _ if wanted.id == ColumnId::CHUNK => repeated_int(request.chunk.0.into(), all.num_rows()),
+                    _ if wanted.id == ColumnId::PART => repeated_int(1, all.num_rows()),
+                    _ if wanted.id == ColumnId::ROW => Arc::new(Int64Array::from_iter_values(rows)),
                     (Some(index), _) => all.column(index).clone(),
                     (None, Some(value)) => repeated(value, all.num_rows()),
                     (None, None) => arrow::array::new_null_array(wanted.field.data_type(), all.num_rows()),
@@ -89,6 +96,10 @@ impl ChunkStore for Stored {
         let batches = pieces.collect::<Vec<_>>().into_iter();
         Ok(Box::new(Rows { batches, store: self.0.clone() }))
     }
+}
+
+fn repeated_int(value: i64, rows: usize) -> ArrayRef {
+    Arc::new(Int64Array::from_value(value, rows))
 }
 
 fn repeated(value: &ArrayRef, rows: usize) -> ArrayRef {
@@ -140,6 +151,8 @@ pub struct Cluster {
     pub stores: BTreeMap<NodeName, Arc<MemoryStore>>,
     pub nodes: BTreeMap<NodeName, Arc<dyn DataNode>>,
     pub relations: Mutex<HashMap<String, Relation>>,
+    /// What targets are narrowed to.
+    pub only: Mutex<Vec<Narrowing>>,
     next_query: AtomicUsize,
 }
 
@@ -153,6 +166,11 @@ impl Nodes for World {
 
 impl Relations for World {
     fn relation(&self, schema: Option<&str>, name: &str) -> Option<Relation> {
+        if schema == Some(TARGET) {
+            let Some(Relation::Table { def, chunks }) = self.relation(None, name) else { return None };
+            let only = self.0.only.lock().clone();
+            return Some(Relation::Target { def, chunks, only: Arc::new(only) });
+        }
         let visible = matches!(schema, None | Some("public"));
         self.0.relations.lock().get(name).filter(|_| visible).cloned()
     }
@@ -189,6 +207,7 @@ pub fn hypertable(id: u32, name: &str, nodes: &[&str], days: i64) -> TableDef {
             chunk_prefix: format!("_dist_hyper_{id}"),
             default_indexes: true,
         }),
+        keys: Vec::new(),
         comment: None,
     }
 }
@@ -227,7 +246,14 @@ impl Cluster {
         };
         let nodes = stores.iter().map(|(name, store)| (name.clone(), node(store))).collect();
         let engine = Engine::new(&options, clock.clone());
-        Cluster { engine, stores, nodes, relations: Mutex::default(), next_query: AtomicUsize::new(1) }
+        Cluster {
+            engine,
+            stores,
+            nodes,
+            relations: Mutex::default(),
+            only: Mutex::default(),
+            next_query: AtomicUsize::new(1),
+        }
     }
 
     /// Cuts `rows` into chunks of `def` and places them as TimescaleDB would: one space partition per node.

@@ -7,3 +7,4 @@ mod equality;
 mod explain;
 mod prepare;
 mod run;
+mod target;

@@ -5,8 +5,12 @@ use super::*;
 use std::collections::{BTreeMap, BTreeSet};
 
 const CHUNKS: u64 = 3;
+/// No two rows of this one have the same time and host.
+const KEYED: u32 = 2;
 
-/// A run in which nothing was merged, and no snapshot was too old, would say nothing about either.
+/// What must have happened in a run, or it says nothing about it.
+static DUPLICATES: AtomicU64 = AtomicU64::new(0);
+static WAITS: AtomicU64 = AtomicU64::new(0);
 static MERGES: AtomicU64 = AtomicU64::new(0);
 static REFUSALS: AtomicU64 = AtomicU64::new(0);
 
@@ -92,9 +96,43 @@ impl Twin {
             || self.committed.iter().any(|kept| kept.row.number == Some(number) && kept.removed.is_some())
     }
 
+    /// Whether rows with keys are refused, and whether they have to wait for another transaction. `removing` is what the
+    /// same call removes.
+    fn verdict(&self, id: u64, chunk: u32, rows: &[Row], removing: &[(u32, i64)]) -> (bool, bool) {
+        let own = self.staged.get(&id).cloned().unwrap_or_default();
+        let own = Work { removed: [own.removed, removing.to_vec()].concat(), ..own };
+        let mut locked = removing.iter().any(|(_, number)| self.taken(id, *number));
+        if chunk != KEYED {
+            return (false, locked);
+        }
+        let same = |a: &Row, b: &Row| a.host.is_some() && a.host == b.host && a.time == b.time;
+        let here = |row: &Row| rows.iter().any(|new| same(new, row));
+        let staged = |work: &Work| work.added.iter().any(|(at, row)| *at == chunk && here(row) && !work.removes(row));
+        let mut refused = rows.iter().enumerate().any(|(at, row)| rows[..at].iter().any(|other| same(row, other)));
+        refused |= staged(&own);
+        let others = self.staged.iter().chain(&self.prepared).filter(|(other, _)| **other != id);
+        let others = others.map(|(_, work)| work).collect::<Vec<_>>();
+        locked |= others.iter().any(|work| staged(work));
+        let committed = self.committed.iter().filter(|kept| kept.chunk == chunk && kept.removed.is_none());
+        for kept in committed.filter(|kept| here(&kept.row) && !own.removes(&kept.row)) {
+            let leaving = others.iter().any(|work| work.removes(&kept.row));
+            locked |= leaving;
+            refused |= !leaving;
+        }
+        (refused, locked)
+    }
+
     fn closed(&self, chunk: u32) -> bool {
         self.in_doubt.iter().any(|id| self.prepared[id].touches(|at| at == chunk))
     }
+}
+
+fn keyed(chunk: u32, rows: &[Row]) -> ChunkWrite {
+    let mut write = write(chunk, rows);
+    if chunk == KEYED {
+        write.layout.keys = vec![proto::UniqueKey { name: "key".to_owned(), columns: vec![TIME, HOST] }];
+    }
+    write
 }
 
 fn pick<V>(dice: &mut Dice, map: &BTreeMap<u64, V>) -> Option<u64> {
@@ -110,8 +148,9 @@ fn a_store_is_a_list_of_committed_rows() {
         let outcome = std::panic::catch_unwind(|| live(seed));
         assert!(outcome.is_ok(), "failed with SERIATIM_SEED={seed}");
     }
-    let (merges, refusals) = (MERGES.load(Ordering::SeqCst), REFUSALS.load(Ordering::SeqCst));
-    assert!(replayed.is_some() || merges > 0 && refusals > 0, "{merges} merges, {refusals} snapshots too old");
+    let counts = [&DUPLICATES, &WAITS, &MERGES, &REFUSALS].map(|count| count.load(Ordering::SeqCst));
+    let happened = counts.iter().all(|count| *count > 0);
+    assert!(replayed.is_some() || happened, "duplicate keys, waits, merges, snapshots too old: {counts:?}");
 }
 
 fn live(seed: u64) {
@@ -132,21 +171,51 @@ fn live(seed: u64) {
                     number += 1;
                     number
                 });
-                let rows = (0..1 + dice.below(30)).map(|_| {
+                let most = if chunk == KEYED { 4 } else { 30 };
+                let rows = (0..1 + dice.below(most)).map(|_| {
                     row_number += 1;
                     dice.row(row_number)
                 });
-                let rows = rows.collect::<Vec<_>>();
-                let staged = store.stage(txn(id), vec![write(chunk, &rows)]);
-                if twin.dropped.contains(&chunk) {
-                    assert!(matches!(staged, Err(StorageError::ChunkDropped(_))));
-                    assert!(store.prepare(txn(id)).is_err(), "it lacks rows");
-                    store.abort(txn(id)).unwrap();
-                    twin.staged.remove(&id);
-                } else {
-                    staged.unwrap();
-                    let work = twin.staged.entry(id).or_default();
-                    work.added.extend(rows.into_iter().map(|row| (chunk, row)));
+                let mut rows = rows.collect::<Vec<_>>();
+                let mut writes = Vec::new();
+                let mut removed = Vec::new();
+                if chunk == KEYED && dice.below(2) == 0 && !twin.dropped.contains(&chunk) && !twin.closed(chunk) {
+                    // As an update does: a row goes, and one with its key comes.
+                    let scan = ScanRequest { txn: Some(txn(id)), ..request(chunk, seq) };
+                    let found = addressed(&store, scan).unwrap();
+                    if !found.is_empty() {
+                        let (old, at) = &found[dice.below(found.len() as u64) as usize];
+                        rows.truncate(1);
+                        (rows[0].time, rows[0].host) = (old.time, old.host.clone());
+                        writes.push(removal(chunk, &[*at]));
+                        removed.push((chunk, old.number.unwrap()));
+                    }
+                }
+                writes.push(keyed(chunk, &rows));
+                let (refused, locked) = twin.verdict(id, chunk, &rows, &removed);
+                match store.stage(txn(id), writes) {
+                    Ok(()) => {
+                        assert!(!refused && !locked && !twin.dropped.contains(&chunk));
+                        let work = twin.staged.entry(id).or_default();
+                        work.added.extend(rows.into_iter().map(|row| (chunk, row)));
+                        work.removed.extend(removed);
+                    }
+                    Err(error) => {
+                        let expected = match &error {
+                            StorageError::ChunkDropped(_) => twin.dropped.contains(&chunk),
+                            StorageError::Duplicate { .. } => refused,
+                            StorageError::LockTimeout { .. } => locked,
+                            StorageError::Conflict(_) => removed.iter().any(|(_, row)| twin.taken(id, *row)),
+                            _ => false,
+                        };
+                        assert!(expected, "{error}");
+                        DUPLICATES
+                            .fetch_add(u64::from(matches!(error, StorageError::Duplicate { .. })), Ordering::SeqCst);
+                        WAITS.fetch_add(u64::from(matches!(error, StorageError::LockTimeout { .. })), Ordering::SeqCst);
+                        assert!(store.prepare(txn(id)).is_err(), "it lacks rows");
+                        store.abort(txn(id)).unwrap();
+                        twin.staged.remove(&id);
+                    }
                 }
             }
             26..=28 => {

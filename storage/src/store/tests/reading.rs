@@ -225,3 +225,21 @@ fn a_column_that_cannot_be_sealed_is_refused_at_once() {
     };
     assert!(matches!(store.stage(txn(1), vec![noise]), Err(StorageError::BadWrite(_))));
 }
+
+#[test]
+fn a_segment_can_be_told_as_text() {
+    let vfs = SimVfs::new(1);
+    let store = open(&vfs);
+    insert(&store, 1, 1, 1, &many(1000)).unwrap();
+    store.seal(ChunkId(1)).unwrap();
+    let path = Path::new(DIR).join(SEGMENTS_DIR).join("1-1.parquet");
+    let text = crate::dump_segment(&vfs, &path).unwrap();
+    let lines = text.lines().collect::<Vec<_>>();
+    assert!(lines[0].starts_with("1000 rows, "), "{text}");
+    assert_eq!(lines[1], "sorted by: host, time");
+    assert!(lines[2].starts_with("row group 0: 1000 rows, "), "{text}");
+    let ids = lines[4..].iter().map(|line| line.split(" | ").take(2).collect::<Vec<_>>().join(" ")).collect::<Vec<_>>();
+    assert_eq!(ids, ["time 1", "host 2", "value 3", "number 4", "__seq -"]);
+    vfs.set_contents(&path, b"no segment");
+    assert!(matches!(crate::dump_segment(&vfs, &path), Err(StorageError::Damaged { .. })));
+}
