@@ -75,6 +75,7 @@ async fn measure_server(args: &TsbsArgs, data: &data::Data, scratch: &std::path:
         version: loaded.version,
         fsync: loaded.fsync,
         rows_per_s: loaded.rows_per_s,
+        compress_s: loaded.compress_s,
         bytes_per_row: loaded.bytes_per_row,
         queries: timings,
     })

@@ -69,6 +69,7 @@ pub fn measure(peer: &Peer, args: &TsbsArgs, data: &Data, store: &Path) -> Resul
         engine: peer.name.to_owned(),
         version: measured.version,
         fsync: "as the package has it".to_owned(),
+        compress_s: None,
         rows_per_s: (data.rows as f64 / measured.load_s) as u64,
         bytes_per_row: Some(measured.bytes as f64 / data.rows as f64),
         queries,

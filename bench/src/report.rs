@@ -27,6 +27,7 @@ pub struct EngineResult {
     pub version: String,
     pub fsync: String,
     pub rows_per_s: u64,
+    pub compress_s: Option<f64>,
     pub bytes_per_row: Option<f64>,
     pub queries: Vec<Timing>,
 }
@@ -110,6 +111,9 @@ impl Report {
         let names = self.engines.iter().map(|engine| engine.engine.as_str()).collect::<Vec<_>>();
         writeln!(text, "\n| | {} |\n|---|{}", names.join(" | "), "---:|".repeat(names.len()))?;
         self.write_row(text, "load, rows/s", |engine| engine.rows_per_s.to_string())?;
+        self.write_row(text, "compress after the load, s", |engine| {
+            engine.compress_s.map_or("-".into(), |seconds| format!("{seconds:.1}"))
+        })?;
         self.write_row(text, "bytes/row", |engine| {
             engine.bytes_per_row.map_or("-".into(), |bytes| format!("{bytes:.2}"))
         })?;

@@ -33,6 +33,24 @@ pub enum Command {
     Coordinator(Coordinator),
     /// A data node: stores chunks and runs its part of each query
     Node(Node),
+    /// Reads all files of a stopped node, coordinator or embedded cluster and names what is damaged
+    Verify(Verify),
+    /// Shows a segment file: rows, order, row groups, and per column the encodings and bytes
+    DumpSegment(DumpSegment),
+}
+
+#[derive(clap::Args)]
+pub struct Verify {
+    /// The directory that the stopped process was given
+    #[arg(long, env = "SERIATIM_DATA_DIR", value_name = "DIR")]
+    pub data_dir: PathBuf,
+}
+
+#[derive(clap::Args)]
+pub struct DumpSegment {
+    /// A file of a node's `segments` directory
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
 }
 
 #[derive(clap::Args)]
@@ -154,7 +172,7 @@ fn given_or_help(mut given: Vec<OsString>) -> Vec<OsString> {
 /// The file's keys as flags right behind the subcommand, so that later flags win; keys that the environment sets are
 /// left out, so that it wins too.
 fn with_file(given: &[OsString], table: &toml::Table) -> anyhow::Result<Vec<OsString>> {
-    let names = ["demo", "embedded", "coordinator", "node"];
+    let names = ["demo", "embedded", "coordinator", "node", "verify", "dump-segment"];
     let at = given.iter().position(|arg| names.iter().any(|name| arg == name)).context("which command?")?;
     let mut merged = given[..=at].to_vec();
     for (key, value) in table {

@@ -2,10 +2,11 @@
 //! and coordinator together.
 //!
 //! `args` what can be said on the command line · `serve` each process from start to clean stop · `demo` the tutorial
-//! before your eyes.
+//! before your eyes · `inspect` files at rest.
 
 mod args;
 mod demo;
+mod inspect;
 mod serve;
 
 use args::{Args, Command};
@@ -36,6 +37,11 @@ fn fail(error: &anyhow::Error) -> ExitCode {
 const STACK_BYTES: usize = 64 << 20;
 
 fn run(args: Args) -> anyhow::Result<()> {
+    match &args.command {
+        Command::Verify(verify) => return inspect::verify(verify),
+        Command::DumpSegment(dump) => return inspect::dump_segment(dump),
+        _ => {}
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("seriatim")
@@ -47,6 +53,7 @@ fn run(args: Args) -> anyhow::Result<()> {
             Command::Embedded(embedded) => serve::embedded(embedded).await,
             Command::Coordinator(coordinator) => serve::coordinator(coordinator).await,
             Command::Node(node) => serve::node(node).await,
+            Command::Verify(_) | Command::DumpSegment(_) => Ok(()),
         }
     })
 }

@@ -21,5 +21,5 @@ pub mod table;
 pub mod types;
 
 pub use settings::Settings;
-pub use table::{ChunkDef, ColumnDef, Hypertable, KeyDef, KeyKind, SpaceDimension, TableDef};
+pub use table::{ChunkDef, ColumnDef, Compression, Hypertable, KeyDef, KeyKind, Ordering, SpaceDimension, TableDef};
 pub use types::PgType;

@@ -48,6 +48,32 @@ pub struct Hypertable {
     pub chunk_prefix: String,
     /// Which columns carry the default indexes, for the catalogs only.
     pub default_indexes: bool,
+    /// `None`: not asked for. Rows are columnar all the same; it decides their order.
+    #[serde(default)]
+    pub compression: Option<Compression>,
+}
+
+/// `timescaledb.compress_segmentby` and `timescaledb.compress_orderby`. No column is in both or twice in one, and the
+/// time column is in one of them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Compression {
+    pub segment_by: Vec<ColumnId>,
+    pub order_by: Vec<Ordering>,
+}
+
+/// Direction and place of NULLs are what the user said; segments keep rows ascending with NULLs last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ordering {
+    pub column: ColumnId,
+    pub descending: bool,
+    pub nulls_first: bool,
+}
+
+impl Compression {
+    /// Those of `segment_by`, then those of `order_by`.
+    pub fn columns(&self) -> impl Iterator<Item = ColumnId> {
+        self.segment_by.iter().copied().chain(self.order_by.iter().map(|ordering| ordering.column))
+    }
 }
 
 impl Hypertable {
@@ -124,14 +150,17 @@ impl TableDef {
         self.keys.iter().find(|key| key.kind == KeyKind::Primary)
     }
 
-    /// How the nodes keep this table's chunks: sorted by (space columns, time).
+    /// How the nodes keep this table's chunks: sorted as its compression says, else by (space columns, time).
     pub fn layout(&self) -> ChunkLayout {
         let unique = |key: &KeyDef| UniqueKey { name: key.name.clone(), columns: key.columns.clone() };
         let keys = self.keys.iter().map(unique).collect();
         let Some(hypertable) = &self.hypertable else {
             return ChunkLayout { table: self.id, sort: Vec::new(), time: None, keys };
         };
-        let sort = hypertable.dimensions().collect();
+        let sort = match &hypertable.compression {
+            Some(compression) => compression.columns().collect(),
+            None => hypertable.dimensions().collect(),
+        };
         ChunkLayout { table: self.id, sort, time: Some(hypertable.time_column), keys }
     }
 }
@@ -148,6 +177,9 @@ pub struct ChunkDef {
     /// Rises with each change of placement.
     pub epoch: u64,
     pub created_us: i64,
+    /// `compress_chunk` was here: its rows of that time are sealed, those that came later need not be.
+    #[serde(default)]
+    pub compressed: bool,
 }
 
 impl ChunkDef {

@@ -86,6 +86,7 @@ fn table() -> TableDef {
             chunk_schema: "_timescaledb_internal".into(),
             chunk_prefix: "_dist_hyper_1".into(),
             default_indexes: true,
+            compression: None,
         }),
         keys: Vec::new(),
         comment: None,
@@ -124,6 +125,7 @@ fn chunks(def: &TableDef) -> Vec<(ChunkDef, RecordBatch)> {
             nodes: vec![NAMES[part].into()],
             epoch: 1,
             created_us: 0,
+            compressed: false,
         };
         (def, take_record_batch(&rows, &UInt64Array::from(indices)).unwrap())
     };

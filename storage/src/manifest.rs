@@ -26,7 +26,7 @@ use std::path::Path;
 pub(crate) const FORMAT_VERSION: u32 = 2;
 const MAGIC: &[u8; 8] = b"SERIMAN1";
 const HEADER_BYTES: usize = 24;
-pub(crate) const FILE: &str = "MANIFEST";
+pub const FILE: &str = "MANIFEST";
 const NEW_FILE: &str = "MANIFEST.new";
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -152,3 +152,39 @@ fn files_with(dir: &Path, needle: &[u8]) -> Vec<std::path::PathBuf> {
     }
     found
 }
+
+/// What an operator runs after an accident: it must find a single flipped bit, and nothing in sound files.
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_finds_a_flipped_bit_and_dump_segment_shows_the_file() {
+    let mut cluster = Cluster::start(Shape::Embedded).await;
+    let session = cluster.connect().await;
+    session.run("CREATE TABLE t (time timestamptz NOT NULL, device integer, v double precision)").await;
+    session.run("SELECT create_distributed_hypertable('t', 'time', 'device')").await;
+    session.run("INSERT INTO t SELECT timestamptz '2024-01-01 00:00+00' + n * interval '1 hour', n % 50, n / 4.0 FROM generate_series(0, 999) AS n").await;
+    session.run("ALTER TABLE t SET (timescaledb.compress, timescaledb.compress_segmentby = 'device')").await;
+    session.run("SELECT compress_chunk(c) FROM show_chunks('t') c").await;
+    let dir = cluster.data_dir(Member::Coordinator);
+    let running = inspect(&["verify", "--data-dir"], &dir);
+    assert!(!running.status.success(), "a running cluster is not looked at");
+    cluster.terminate(Member::Coordinator);
+
+    let sound = inspect(&["verify", "--data-dir"], &dir);
+    assert!(sound.status.success(), "{}", String::from_utf8_lossy(&sound.stdout));
+    let segment = std::fs::read_dir(dir.join("dn1").join("segments")).unwrap().next().unwrap().unwrap().path();
+    let shown = inspect(&["dump-segment"], &segment);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("sorted by: device, time"), "{shown}");
+
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+    let damaged = inspect(&["verify", "--data-dir"], &dir);
+    let found = String::from_utf8(damaged.stdout).unwrap();
+    assert!(!damaged.status.success());
+    assert!(found.contains(segment.file_name().unwrap().to_str().unwrap()), "{found}");
+}
+
+fn inspect(arguments: &[&str], path: &Path) -> std::process::Output {
+    binary().args(arguments).arg(path).output().unwrap()
+}

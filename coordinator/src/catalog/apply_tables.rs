@@ -4,7 +4,7 @@ use super::change::{CatalogChange, ColumnAlteration, CommentTarget};
 use super::errors;
 use super::objects::ViewDef;
 use super::state::{CatalogState, Relation};
-use engine::{ChunkDef, ColumnDef, Hypertable, KeyDef, KeyKind, TableDef};
+use engine::{ChunkDef, ColumnDef, Compression, Hypertable, KeyDef, KeyKind, TableDef};
 use proto::{ChunkId, ColumnId, Error, Result, SqlState, TableId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -64,6 +64,7 @@ impl CatalogState {
                 self.edit_hypertable(*table)?.data_nodes.clone_from(nodes);
                 Ok(())
             }
+            C::SetCompression { table, compression } => self.set_compression(*table, compression),
             C::CreateView(view) => self.create_view(view),
             C::ReplaceView(view) => self.replace_view(view),
             C::DropView(id) => {
@@ -98,6 +99,7 @@ impl CatalogState {
             C::SetComment { target, text } => self.set_comment(target, text),
             C::AddChunk(chunk) => self.add_chunk(chunk),
             C::DropChunk { table, chunk } => self.drop_chunk(*table, *chunk),
+            C::MarkChunk { table, chunk, compressed } => self.mark_chunk(*table, *chunk, *compressed),
             _ => unreachable!("apply takes every other change"),
         }
     }
@@ -261,6 +263,10 @@ impl CatalogState {
                 let text = format!("cannot drop column named in partition key: \"{}\"", of_table.name);
                 return Err(Error::new(SqlState::FEATURE_NOT_SUPPORTED, text));
             }
+            if hypertable.compression.iter().flat_map(Compression::columns).any(|other| other == column) {
+                let text = "cannot drop orderby or segmentby column from a hypertable with compression enabled";
+                return Err(Error::new(SqlState::FEATURE_NOT_SUPPORTED, text));
+            }
         }
         let table = self.edit_table(id)?;
         table.columns.retain(|other| other.id != column);
@@ -381,6 +387,30 @@ impl CatalogState {
         let chunk = chunks.and_then(|chunks| Arc::make_mut(chunks).remove(id));
         let chunk = chunk.ok_or_else(|| errors::changed_meanwhile(&format!("chunk {id}")))?;
         self.add_garbage(chunk.id, &chunk.nodes);
+        Ok(())
+    }
+
+    fn mark_chunk(&mut self, table: TableId, id: ChunkId, compressed: bool) -> Result<()> {
+        let known = self.chunks(table).get(id).map(|chunk| ChunkDef { compressed, ..ChunkDef::clone(chunk) });
+        let marked = known.ok_or_else(|| errors::changed_meanwhile(&format!("chunk {id}")))?;
+        let chunks = Arc::make_mut(&mut self.chunks).get_mut(&table).expect("the table has this chunk");
+        let chunks = Arc::make_mut(chunks);
+        chunks.remove(id);
+        chunks.insert(Arc::new(marked));
+        Ok(())
+    }
+
+    fn set_compression(&mut self, id: TableId, compression: &Option<Compression>) -> Result<()> {
+        let table = self.existing_table(id)?;
+        let gone = |column: &ColumnId| table.column_by_id(*column).is_none();
+        if compression.iter().flat_map(Compression::columns).any(|column| gone(&column)) {
+            return Err(errors::changed_meanwhile(&format!("table \"{}\"", table.name)));
+        }
+        if compression.is_none() && self.chunks(id).iter().any(|chunk| chunk.compressed) {
+            let text = "cannot disable compression on hypertable with compressed chunks";
+            return Err(Error::new(SqlState::FEATURE_NOT_SUPPORTED, text));
+        }
+        self.edit_hypertable(id)?.compression.clone_from(compression);
         Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! Everything that can happen to a catalog. Stored as JSON in the two-phase log: a variant may be added, never changed.
 
 use super::objects::{Database, Extension, Grantee, NodeDef, Privilege, Role, Schema, ViewDef};
-use engine::{ChunkDef, ColumnDef, Hypertable, KeyDef, PgType, TableDef};
+use engine::{ChunkDef, ColumnDef, Compression, Hypertable, KeyDef, PgType, TableDef};
 use proto::{ChunkId, ColumnId, NodeName, TableId, TimeSlicing};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -116,6 +116,11 @@ pub enum CatalogChange {
         table: TableId,
         nodes: Vec<NodeName>,
     },
+    /// `None` switches it off.
+    SetCompression {
+        table: TableId,
+        compression: Option<Compression>,
+    },
 
     CreateView(ViewDef),
     /// `CREATE OR REPLACE VIEW` of one that exists, under its id.
@@ -155,6 +160,11 @@ pub enum CatalogChange {
     DropChunk {
         table: TableId,
         chunk: ChunkId,
+    },
+    MarkChunk {
+        table: TableId,
+        chunk: ChunkId,
+        compressed: bool,
     },
     /// The node has removed them.
     ForgetGarbage {

@@ -42,6 +42,7 @@ pub(crate) fn conditions(oid: u32, nodes: &[&str]) -> TableDef {
             chunk_schema: "_timescaledb_internal".to_owned(),
             chunk_prefix: "_dist_hyper_1".to_owned(),
             default_indexes: true,
+            compression: None,
         }),
         keys: Vec::new(),
         comment: None,
@@ -71,6 +72,7 @@ fn chunk(id: u32, start: i64, partition: usize) -> Arc<ChunkDef> {
         nodes: vec!["dn1".into()],
         epoch: 1,
         created_us: 0,
+        compressed: false,
     })
 }
 

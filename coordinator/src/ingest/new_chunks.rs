@@ -136,7 +136,16 @@ fn plan(site: &Site<'_>, id: ChunkId, existing: &[&ChunkIndex]) -> Result<ChunkD
         Some(hypertable) if hypertable.space.is_some() => node_at(group as i64),
         Some(hypertable) => node_at(range.start().div_euclid(hypertable.slicing.width())),
     };
-    Ok(ChunkDef { id, table: table.id, time: range, slots, nodes: vec![node], epoch: 1, created_us: site.now_us })
+    Ok(ChunkDef {
+        id,
+        table: table.id,
+        time: range,
+        slots,
+        nodes: vec![node],
+        epoch: 1,
+        created_us: site.now_us,
+        compressed: false,
+    })
 }
 
 /// The hypertable's nodes; for a table without any, all of the cluster.

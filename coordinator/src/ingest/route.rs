@@ -185,6 +185,7 @@ mod tests {
                 nodes: vec!["dn1".into()],
                 epoch: 1,
                 created_us: 0,
+                compressed: false,
             }))
         };
         let parts = route(table, readings(table, pairs), &mut chunk_at).unwrap();

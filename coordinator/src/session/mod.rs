@@ -26,7 +26,7 @@ mod variables;
 mod write;
 
 pub use front::{Front, FrontOptions};
-pub(crate) use parse::{TableOption, fold, statement_kinds};
+pub(crate) use parse::{TableOption, fold, qualified_name, statement_kinds};
 pub(crate) use system::{System, bytes_of};
 pub use variables::{SERVER_VERSION, Variables};
 

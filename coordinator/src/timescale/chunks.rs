@@ -58,7 +58,7 @@ fn selected(host: &mut Host<'_>, args: &Bound<'_>) -> Result<Selection> {
     Ok((table, hypertable, chunks, window.is_open()))
 }
 
-fn qualified(hypertable: &Hypertable, chunk: &ChunkDef) -> String {
+pub(super) fn qualified(hypertable: &Hypertable, chunk: &ChunkDef) -> String {
     format!("{}.{}", hypertable.chunk_schema, chunk.name(hypertable))
 }
 

@@ -5,26 +5,17 @@ use datafusion::sql::sqlparser::ast::{Expr, Ident, OrderByExpr};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
-use engine::{ColumnDef, TableDef};
+use engine::{ColumnDef, Compression, Ordering, PgType, TableDef};
 use proto::{ColumnId, Error, Result, SqlState};
 
 const PREFIX: &str = "timescaledb.";
 
-/// How the rows of a hypertable's old chunks shall rest. `None` and empty: not said.
+/// What a statement said; `None`: nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct CompressionOptions {
-    pub enabled: Option<bool>,
-    pub segment_by: Vec<ColumnId>,
-    pub order_by: Vec<Ordering>,
-    /// As the user wrote the interval.
-    pub chunk_time_interval: Option<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Ordering {
-    pub column: ColumnId,
-    pub descending: bool,
-    pub nulls_first: bool,
+    enabled: Option<bool>,
+    segment_by: Option<Vec<ColumnId>>,
+    order_by: Option<Vec<Ordering>>,
 }
 
 impl CompressionOptions {
@@ -44,16 +35,78 @@ impl CompressionOptions {
             let invalid = || invalid(&format!("invalid value for {PREFIX}{name} '{}'", value.unwrap_or_default()));
             match name {
                 "compress" => read.enabled = Some(boolean(value).ok_or_else(invalid)?),
-                "compress_segmentby" => read.segment_by = segment_by(table, value.ok_or_else(invalid)?)?,
-                "compress_orderby" => read.order_by = order_by(table, value.ok_or_else(invalid)?)?,
+                "compress_segmentby" => read.segment_by = Some(segment_by(table, value.ok_or_else(invalid)?)?),
+                "compress_orderby" => read.order_by = Some(order_by(table, value.ok_or_else(invalid)?)?),
                 "compress_chunk_time_interval" => {
-                    read.chunk_time_interval = Some(value.ok_or_else(invalid)?.to_owned());
+                    return Err(Error::unsupported("merging chunks (timescaledb.compress_chunk_time_interval)"));
                 }
                 _ => return Err(self::invalid(&format!("unrecognized parameter \"{PREFIX}{name}\""))),
             }
         }
         Ok(Some(read))
     }
+
+    /// The hypertable's compression from now on; `None` when it is switched off. What was not said stays as it was, and
+    /// rows within a segment are in the order of time at last.
+    ///
+    /// # Errors
+    /// `TS001` for a plain table, `22023` for settings while compression is off, `42701` for a column named twice,
+    /// `42883` for a column without an order.
+    pub(crate) fn settle(self, table: &TableDef) -> Result<Option<Compression>> {
+        let Some(hypertable) = &table.hypertable else {
+            let message = format!("table \"{}\" is not a hypertable", table.name);
+            return Err(Error::new(SqlState::HYPERTABLE_NOT_EXIST, message));
+        };
+        match (self.enabled, &hypertable.compression) {
+            (Some(false), _) => return Ok(None),
+            (None, None) => {
+                return Err(invalid("the option timescaledb.compress must be set to true to enable compression"));
+            }
+            _ => {}
+        }
+        let before = hypertable.compression.clone().unwrap_or(Compression { segment_by: vec![], order_by: vec![] });
+        let segment_by = self.segment_by.unwrap_or(before.segment_by);
+        let mut order_by = self.order_by.unwrap_or(before.order_by);
+        let time = hypertable.time_column;
+        if !segment_by.contains(&time) && order_by.iter().all(|ordering| ordering.column != time) {
+            order_by.push(Ordering { column: time, descending: true, nulls_first: true });
+        }
+        let settled = Compression { segment_by, order_by };
+        check(table, &settled)?;
+        Ok(Some(settled))
+    }
+}
+
+fn check(table: &TableDef, settled: &Compression) -> Result<()> {
+    let name = |id: ColumnId| table.column_by_id(id).map_or("", |column| &column.name);
+    let order_by = settled.order_by.iter().map(|ordering| ordering.column).collect::<Vec<_>>();
+    for (columns, option) in [(&settled.segment_by, "segmentby"), (&order_by, "orderby")] {
+        if let Some(twice) = twice(columns) {
+            let error = Error::new(SqlState::DUPLICATE_COLUMN, format!("duplicate column name \"{}\"", name(twice)));
+            return Err(error.hint(format!("The {PREFIX}compress_{option} option must reference distinct column.")));
+        }
+    }
+    if let Some(both) = order_by.iter().find(|column| settled.segment_by.contains(column)) {
+        let message = format!("cannot use column \"{}\" for both ordering and segmenting", name(*both));
+        return Err(Error::new(SqlState::INVALID_TABLE_DEFINITION, message).hint(format!(
+            "Use separate columns for the {PREFIX}compress_orderby and {PREFIX}compress_segmentby options."
+        )));
+    }
+    let columns = settled.columns().filter_map(|id| table.column_by_id(id));
+    let mut unordered = columns.filter(|column| matches!(column.ty, PgType::Json | PgType::Jsonb | PgType::Array(_)));
+    match unordered.next() {
+        None => Ok(()),
+        Some(column) if column.ty == PgType::Json => {
+            let message = format!("invalid ordering column type {}", column.ty);
+            Err(Error::new(SqlState::UNDEFINED_FUNCTION, message)
+                .detail("Could not identify a less-than operator for the type."))
+        }
+        Some(column) => Err(Error::unsupported(format!("compression by a column of type {}", column.ty))),
+    }
+}
+
+fn twice(columns: &[ColumnId]) -> Option<ColumnId> {
+    columns.iter().enumerate().find(|(n, column)| columns[..*n].contains(column)).map(|(_, column)| *column)
 }
 
 fn invalid(message: &str) -> Error {
@@ -160,14 +213,12 @@ mod tests {
             ("timescaledb.compress", None),
             ("timescaledb.compress_segmentby", Some("DEVICE, \"Temp\"")),
             ("timescaledb.compress_orderby", Some("time DESC, device nulls first")),
-            ("timescaledb.compress_chunk_time_interval", Some("24 hours")),
         ]);
         let by = |column, descending| Ordering { column: ColumnId(column), descending, nulls_first: true };
         let expected = CompressionOptions {
             enabled: Some(true),
-            segment_by: vec![ColumnId(2), ColumnId(3)],
-            order_by: vec![by(1, true), by(2, false)],
-            chunk_time_interval: Some("24 hours".to_owned()),
+            segment_by: Some(vec![ColumnId(2), ColumnId(3)]),
+            order_by: Some(vec![by(1, true), by(2, false)]),
         };
         assert_eq!(read.unwrap(), Some(expected));
         assert_eq!(parse(&[("fillfactor", Some("70"))]).unwrap(), None);

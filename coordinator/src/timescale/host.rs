@@ -2,13 +2,13 @@
 //! a node waits for it here, on a thread that may wait.
 
 use super::signature::{self, Bound};
-use super::{chunks, hypertable, nodes, server, sizes};
+use super::{chunks, compress, hypertable, nodes, server, sizes};
 use crate::catalog::{CatalogChange, CatalogState};
 use crate::pg::backend::Notice;
 use crate::pgcatalog::{Argument, Functions, Row, Signature};
-use crate::session::{Session, System};
-use engine::{Hypertable, TableDef};
-use proto::{Error, NodeName, Result, SqlState};
+use crate::session::{Session, System, qualified_name};
+use engine::{ChunkDef, Hypertable, TableDef};
+use proto::{ChunkId, Error, NodeName, Result, SqlState};
 use std::future::Future;
 use std::sync::Arc;
 
@@ -74,6 +74,10 @@ impl Host<'_> {
             "set_replication_factor" => hypertable::set_replication_factor(self, args),
             "show_chunks" => chunks::show(self, args),
             "drop_chunks" => chunks::drop(self, args),
+            "compress_chunk" => compress::compress(self, args),
+            "decompress_chunk" => compress::decompress(self, args),
+            "hypertable_compression_stats" => compress::hypertable_stats(self, args),
+            "chunk_compression_stats" => compress::chunk_stats(self, args),
             "hypertable_size" => sizes::hypertable(self, args),
             "hypertable_index_size" => sizes::index(),
             "hypertable_detailed_size" => sizes::detailed(self, args),
@@ -126,6 +130,33 @@ impl Host<'_> {
             None => {
                 Err(Error::new(SqlState::HYPERTABLE_NOT_EXIST, format!("table \"{}\" is not a hypertable", table.name)))
             }
+        }
+    }
+
+    /// A chunk as a `regclass` argument names it.
+    ///
+    /// # Errors
+    /// `42P01 relation "x" does not exist`, `42704` for a relation that is no chunk.
+    pub(super) fn chunk(&mut self, name: Option<&str>) -> Result<(Arc<TableDef>, Hypertable, Arc<ChunkDef>)> {
+        let catalog = self.catalog();
+        let name = name.ok_or_else(|| Error::new(SqlState::INVALID_PARAMETER_VALUE, "chunk cannot be NULL"))?;
+        let (schema, chunk) = qualified_name(name)?;
+        let database = self.session.database();
+        let found = catalog.tables().filter(|table| table.database == database).find_map(|table| {
+            let hypertable = table.hypertable.as_ref()?;
+            let number = chunk.strip_prefix(&hypertable.chunk_prefix)?.strip_prefix('_')?.strip_suffix("_chunk")?;
+            let id = ChunkId(number.parse().ok()?);
+            let chunk = catalog.chunks(table.id).get(id)?;
+            let named = schema.as_ref() == Some(&hypertable.chunk_schema);
+            named.then(|| (table.clone(), hypertable.clone(), chunk.clone()))
+        });
+        match found {
+            Some(found) => Ok(found),
+            None => Err(match self.session.table_named(&catalog, name) {
+                Ok(_) => Error::new(SqlState::UNDEFINED_OBJECT, "chunk not found")
+                    .detail(format!("\"{name}\" is not a chunk.")),
+                Err(error) => error,
+            }),
         }
     }
 

@@ -60,6 +60,7 @@ pub fn create(host: &mut Host<'_>, args: &Bound<'_>, distributed: bool) -> Resul
         chunk_schema: args.text("associated_schema_name").unwrap_or(INTERNAL_SCHEMA).to_owned(),
         chunk_prefix: args.text("associated_table_prefix").map_or_else(|| format!("{prefix}_{id}"), str::to_owned),
         default_indexes: args.bool("create_default_indexes", true),
+        compression: None,
     };
     host.change(CatalogChange::MakeHypertable { table: table.id, hypertable })?;
     Ok(vec![created(&table, id, true)])

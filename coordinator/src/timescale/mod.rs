@@ -2,13 +2,14 @@
 //!
 //! `signature` which functions there are and how their arguments bind · `listing` the same for `\df` · `nodes` data nodes and distributed_exec ·
 //! `hypertable` making and changing hypertables · `chunks` showing and dropping chunks · `sizes` what they weigh ·
-//! `compression` its table options · `server` the few functions of PostgreSQL itself that change or ask the session.
+//! `compression` its table options · `compress` what they are for · `server` the few functions of PostgreSQL itself that change or ask the session.
 //!
 //! Invariants
 //! - A function only adds changes to the statement's transaction; whatever it did is undone by ROLLBACK. Adding a data
 //!   node is the exception, and refused inside a transaction block.
 
 mod chunks;
+mod compress;
 mod compression;
 mod host;
 mod hypertable;

@@ -29,6 +29,7 @@ use storage::{Log, LogOptions, Lsn, StorageError, Vfs};
 const MAGIC: &[u8; 8] = b"SERICAT\0";
 const FORMAT: u32 = 2;
 const HEADER_BYTES: usize = 16;
+pub const CATALOG: &str = "CATALOG";
 
 #[async_trait]
 pub trait DecisionLog: Send + Sync + 'static {
@@ -76,13 +77,9 @@ impl FileLog {
     /// 55000 when another process has the directory or its format is another; XX001 for damage, with file and offset.
     pub fn open(vfs: Arc<dyn Vfs>, rng: &dyn Rng, dir: &Path, options: LogOptions) -> Result<(FileLog, Machine)> {
         vfs.create_dir(dir).map_err(StorageError::io("create", dir))?;
-        let lock_path = dir.join("LOCK");
-        let lock = vfs.lock(&lock_path).map_err(|source| match source.kind() {
-            io::ErrorKind::WouldBlock => StorageError::Locked { path: dir.to_owned() },
-            _ => StorageError::Io { action: "lock", path: lock_path.clone(), source },
-        })?;
+        let lock = lock(vfs.as_ref(), dir)?;
         let records = dir.join("log");
-        let path = dir.join("CATALOG");
+        let path = dir.join(CATALOG);
         if !vfs.exists(&path).map_err(StorageError::io("open", &path))? {
             vfs.create_dir(&records).map_err(StorageError::io("create", &records))?;
             let left = vfs.list(&records).map_err(StorageError::io("list", &records))?;
@@ -97,16 +94,40 @@ impl FileLog {
         }
         let CatalogFile { position, mut machine } = read_catalog(vfs.as_ref(), &path)?;
         let log = Log::open(Arc::clone(&vfs), &records, options, &mut |lsn, bytes| {
-            if lsn < position {
-                return Ok(());
-            }
-            let record = Record::decode(&bytes).map_err(|reason| StorageError::Replay { lsn, reason })?;
-            machine.apply(&record).map_err(|error| StorageError::Replay { lsn, reason: error.to_string() })
+            replay(&mut machine, position, lsn, &bytes)
         })?;
         let log =
             FileLog { log: Arc::new(log), vfs, dir: dir.to_owned(), compacted: Mutex::new(position), _lock: lock };
         Ok((log, machine))
     }
+}
+
+/// Reads the catalog and every record since, and applies them as a start would. Changes nothing.
+///
+/// # Errors
+/// The first thing that a start would stumble over; 55000 while a coordinator runs on the directory.
+pub fn verify(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
+    let _lock = lock(vfs, dir)?;
+    let CatalogFile { position, mut machine } = read_catalog(vfs, &dir.join(CATALOG))?;
+    Log::verify(vfs, &dir.join("log"), &mut |lsn, bytes| replay(&mut machine, position, lsn, &bytes))?;
+    Ok(())
+}
+
+fn lock(vfs: &dyn Vfs, dir: &Path) -> Result<Box<dyn DirLock>, StorageError> {
+    let path = dir.join("LOCK");
+    vfs.lock(&path).map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => StorageError::Locked { path: dir.to_owned() },
+        _ => StorageError::Io { action: "lock", path, source },
+    })
+}
+
+/// Applies a record that `CATALOG` does not count yet.
+fn replay(machine: &mut Machine, position: Lsn, lsn: Lsn, bytes: &[u8]) -> Result<(), StorageError> {
+    if lsn < position {
+        return Ok(());
+    }
+    let record = Record::decode(bytes).map_err(|reason| StorageError::Replay { lsn, reason })?;
+    machine.apply(&record).map_err(|error| StorageError::Replay { lsn, reason: error.to_string() })
 }
 
 #[async_trait]
@@ -151,7 +172,7 @@ async fn blocking<T: Send + 'static>(
 
 fn write_catalog(vfs: &dyn Vfs, dir: &Path, file: &CatalogFile) -> Result<(), StorageError> {
     let json = serde_json::to_vec(file).map_err(|e| StorageError::Poisoned(format!("catalog as JSON: {e}")))?;
-    let (path, scratch) = (dir.join("CATALOG"), dir.join("CATALOG.new"));
+    let (path, scratch) = (dir.join(CATALOG), dir.join("CATALOG.new"));
     if vfs.exists(&scratch).map_err(StorageError::io("open", &scratch))? {
         vfs.remove(&scratch).map_err(StorageError::io("remove", &scratch))?;
     }

@@ -29,7 +29,7 @@ mod transaction;
 
 pub use cluster::{Cluster, ClusterOptions};
 pub use link::{Link, Timeouts};
-pub use log::{DecisionLog, FileLog};
+pub use log::{CATALOG, DecisionLog, FileLog, verify};
 pub use membership::{DEFAULT_NODE_PORT, NewNode};
 pub use nodes::{Connector, Nodes};
 pub use record::{Decision, Machine, Record};

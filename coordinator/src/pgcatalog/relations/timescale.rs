@@ -4,7 +4,8 @@ use crate::pgcatalog::functions::objects::size_pretty;
 use crate::pgcatalog::schema::Filler;
 use crate::pgcatalog::system::{Bytes, DataNodeServer, SystemCatalog};
 use crate::pgcatalog::value::{Interval, Row, Value};
-use engine::{ColumnDef, Hypertable, PgType, TableDef};
+use engine::{ColumnDef, Hypertable, Ordering, PgType, TableDef};
+use proto::ColumnId;
 use std::sync::Arc;
 
 pub(crate) const TIMESCALEDB_VERSION: &str = "2.13.1";
@@ -19,6 +20,7 @@ pub(super) fn rows(schema: &str, name: &str, fill: &Filler, catalog: &dyn System
         ("timescaledb_information", "data_node") => data_nodes_beta(fill, catalog),
         ("timescaledb_information", "chunks") => chunks(fill, catalog),
         ("timescaledb_information", "dimensions") => dimensions(fill, catalog),
+        ("timescaledb_information", "compression_settings") => compression_settings(fill, catalog),
         ("timescaledb_experimental", "chunk_replication_status") => replication(fill, catalog),
         _ => return None,
     })
@@ -56,7 +58,7 @@ fn hypertables(fill: &Filler, catalog: &dyn SystemCatalog) -> Vec<Row> {
             ("owner", Value::text(&table.owner)),
             ("num_dimensions", Value::Int(1 + hypertable.space.is_some() as i64)),
             ("num_chunks", Value::Int(catalog.chunks(table.id).len() as i64)),
-            ("compression_enabled", Value::Bool(false)),
+            ("compression_enabled", Value::Bool(hypertable.compression.is_some())),
             ("is_distributed", Value::Bool(distributed)),
             (
                 "replication_factor",
@@ -156,7 +158,7 @@ fn chunks(fill: &Filler, catalog: &dyn SystemCatalog) -> Vec<Row> {
                 ("range_end", bound(timed, end)),
                 ("range_start_integer", bound(!timed, start)),
                 ("range_end_integer", bound(!timed, end)),
-                ("is_compressed", Value::Bool(false)),
+                ("is_compressed", Value::Bool(chunk.compressed)),
                 ("data_nodes", if hypertable.distributed { nodes } else { Value::Null }),
                 ("chunk_creation_time", Value::Timestamp(chunk.created_us)),
             ]));
@@ -193,6 +195,33 @@ fn dimensions(fill: &Filler, catalog: &dyn SystemCatalog) -> Vec<Row> {
             let mut second = row(2, column, "Space");
             fill.set(&mut second, "num_partitions", Value::Int(space.partitions as i64));
             rows.push(second);
+        }
+    }
+    rows
+}
+
+fn compression_settings(fill: &Filler, catalog: &dyn SystemCatalog) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (table, hypertable) in hypertables_of(catalog) {
+        let Some(compression) = &hypertable.compression else { continue };
+        let row = |column: ColumnId| {
+            fill.row([
+                ("hypertable_schema", Value::text(&table.schema)),
+                ("hypertable_name", Value::text(&table.name)),
+                ("attname", table.column_by_id(column).map_or(Value::Null, |column| Value::text(&column.name))),
+            ])
+        };
+        for (n, column) in compression.segment_by.iter().enumerate() {
+            let mut segmenting = row(*column);
+            fill.set(&mut segmenting, "segmentby_column_index", Value::Int(n as i64 + 1));
+            rows.push(segmenting);
+        }
+        for (n, Ordering { column, descending, nulls_first }) in compression.order_by.iter().enumerate() {
+            let mut ordering = row(*column);
+            fill.set(&mut ordering, "orderby_column_index", Value::Int(n as i64 + 1));
+            fill.set(&mut ordering, "orderby_asc", Value::Bool(!descending));
+            fill.set(&mut ordering, "orderby_nullsfirst", Value::Bool(*nulls_first));
+            rows.push(ordering);
         }
     }
     rows

@@ -77,6 +77,7 @@ impl SystemCatalog for Tutorial {
             chunk_schema: "_timescaledb_internal".to_owned(),
             chunk_prefix: "_dist_hyper_1".to_owned(),
             default_indexes: true,
+            compression: None,
         });
         let mut id = column(1, "id", PgType::Int4, false);
         id.default = Some("7".to_owned());
@@ -168,6 +169,7 @@ impl SystemCatalog for Tutorial {
                 nodes: vec![NodeName::from(*node)],
                 epoch: 1,
                 created_us: 0,
+                compressed: false,
             })
         });
         chunks.collect()

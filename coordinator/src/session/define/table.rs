@@ -154,8 +154,7 @@ pub async fn alter(session: &mut Session, alter: &AlterTable) -> Result<&'static
     Ok("ALTER TABLE")
 }
 
-/// # Errors
-/// What is wrong with the options; `0A000` when nothing is: none of them is served yet.
+/// `ALTER TABLE … SET (…)`: TimescaleDB's compression options, and no others.
 pub async fn set_options(
     session: &mut Session,
     name: &(Option<String>, String),
@@ -164,24 +163,13 @@ pub async fn set_options(
 ) -> Result<&'static str> {
     session.check_writable("ALTER TABLE")?;
     let Some(table) = owned(session, name, if_exists).await? else { return Ok("ALTER TABLE") };
-    let Some(compression) = CompressionOptions::parse(&table, options)? else {
+    let Some(options) = CompressionOptions::parse(&table, options)? else {
         let names = options.iter().map(|option| option.name.as_str()).collect::<Vec<_>>().join(", ");
         return Err(unserved(&format!("ALTER TABLE … SET ({names})")));
     };
-    if table.hypertable.is_none() {
-        let message = format!("table \"{}\" is not a hypertable", table.name);
-        return Err(Error::new(SqlState::HYPERTABLE_NOT_EXIST, message));
-    }
-    refuse(&compression, &table)
-}
-
-fn refuse(compression: &CompressionOptions, table: &TableDef) -> Result<&'static str> {
-    let what = match compression.enabled {
-        Some(false) => "switching compression off",
-        _ => "compression",
-    };
-    Err(unserved(&format!("{what} on hypertable \"{}\"", table.name))
-        .detail("Sealed chunks are kept sorted and compressed already, without being asked."))
+    let compression = options.settle(&table)?;
+    session.change(CatalogChange::SetCompression { table: table.id, compression }).await?;
+    Ok("ALTER TABLE")
 }
 
 /// `None`: nothing to do, after a notice.

@@ -206,6 +206,7 @@ pub fn hypertable(id: u32, name: &str, nodes: &[&str], days: i64) -> TableDef {
             chunk_schema: "_timescaledb_internal".into(),
             chunk_prefix: format!("_dist_hyper_{id}"),
             default_indexes: true,
+            compression: None,
         }),
         keys: Vec::new(),
         comment: None,
@@ -281,6 +282,7 @@ impl Cluster {
                 nodes: vec![names[part].clone()],
                 epoch: 1,
                 created_us: 0,
+                compressed: false,
             }));
         }
         let relation = Relation::Table { def: Arc::new(def.clone()), chunks: Arc::new(chunks) };

@@ -1,0 +1,137 @@
+//! `compress_chunk` and its kin. Chunks are columnar anyway: to compress one is to sort and seal its rows now and to note
+//! that it was done, to decompress one is to forget the note.
+//!
+//! Sealing is no part of the transaction: after ROLLBACK the rows stay sealed, and the chunk counts as not compressed.
+
+use super::chunks::qualified;
+use super::host::Host;
+use super::signature::Bound;
+use crate::catalog::CatalogChange;
+use crate::pg::backend::Notice;
+use crate::pgcatalog::{Row, Value};
+use engine::{ChunkDef, Compression, Hypertable, TableDef};
+use proto::{Error, NodeName, Result, SqlState};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A chunk that is compressed already is sealed again: rows may have come since.
+pub fn compress(host: &mut Host<'_>, args: &Bound<'_>) -> Result<Vec<Row>> {
+    let (table, hypertable, chunk) = host.chunk(args.text("uncompressed_chunk"))?;
+    host.check_owner(&table)?;
+    check_enabled(&table, &hypertable)?;
+    let name = chunk.name(&hypertable);
+    if chunk.compressed {
+        let message = format!("chunk \"{name}\" is already compressed");
+        if !args.bool("if_not_compressed", true) {
+            return Err(Error::new(SqlState::DUPLICATE_OBJECT, message));
+        }
+        host.notice(Notice::notice(message));
+    }
+    seal(host, &table, &chunk)?;
+    Ok(vec![vec![Value::text(qualified(&hypertable, &chunk))]])
+}
+
+/// Seals the chunk on its nodes, then marks it.
+fn seal(host: &mut Host<'_>, table: &TableDef, chunk: &ChunkDef) -> Result<()> {
+    for name in &chunk.nodes {
+        let node = host.session.cluster().nodes().get(name)?;
+        host.wait(node.seal_chunks(vec![chunk.id]))?;
+    }
+    match chunk.compressed {
+        true => Ok(()),
+        false => host.change(CatalogChange::MarkChunk { table: table.id, chunk: chunk.id, compressed: true }),
+    }
+}
+
+/// The rows stay where they are.
+pub fn decompress(host: &mut Host<'_>, args: &Bound<'_>) -> Result<Vec<Row>> {
+    let (table, hypertable, chunk) = host.chunk(args.text("uncompressed_chunk"))?;
+    host.check_owner(&table)?;
+    check_enabled(&table, &hypertable)?;
+    if !chunk.compressed {
+        let message = format!("chunk \"{}\" is not compressed", chunk.name(&hypertable));
+        if !args.bool("if_compressed", true) {
+            return Err(Error::new(SqlState::DUPLICATE_OBJECT, message));
+        }
+        host.notice(Notice::notice(message));
+        return Ok(vec![vec![Value::Null]]);
+    }
+    host.change(CatalogChange::MarkChunk { table: table.id, chunk: chunk.id, compressed: false })?;
+    Ok(vec![vec![Value::text(qualified(&hypertable, &chunk))]])
+}
+
+fn check_enabled<'a>(table: &TableDef, hypertable: &'a Hypertable) -> Result<&'a Compression> {
+    hypertable.compression.as_ref().ok_or_else(|| {
+        let message = format!("compression not enabled on \"{}\"", table.name);
+        Error::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, message)
+            .detail(
+                "It is not possible to compress chunks on a hypertable or continuous aggregate that does not have \
+                 compression enabled.",
+            )
+            .hint("Enable compression using ALTER TABLE/MATERIALIZED VIEW with the timescaledb.compress option.")
+    })
+}
+
+/// Before: not known, for rows were never kept uncompressed. After: the bytes its nodes report, without index or TOAST.
+fn sizes(after: Option<u64>) -> Vec<Value> {
+    let number = |bytes: u64| Value::Int(i64::try_from(bytes).unwrap_or(i64::MAX));
+    let after = match after {
+        Some(bytes) => [number(bytes), number(0), number(0), number(bytes)],
+        None => [Value::Null, Value::Null, Value::Null, Value::Null],
+    };
+    [Value::Null, Value::Null, Value::Null, Value::Null].into_iter().chain(after).collect()
+}
+
+type Chunks = Vec<Arc<ChunkDef>>;
+
+/// Nothing of a hypertable without compression, as in TimescaleDB.
+fn chunks_of(host: &mut Host<'_>, args: &Bound<'_>) -> Result<(Hypertable, Chunks)> {
+    let (table, hypertable) = host.hypertable(args.text("hypertable"))?;
+    let chunks = match hypertable.compression {
+        Some(_) => host.catalog().chunks(table.id).iter().cloned().collect(),
+        None => Vec::new(),
+    };
+    Ok((hypertable, chunks))
+}
+
+fn node_name(hypertable: &Hypertable, node: &NodeName) -> Value {
+    if hypertable.distributed { Value::text(node.as_str()) } else { Value::Null }
+}
+
+fn disk_bytes(host: &Host<'_>, chunk: &ChunkDef) -> u64 {
+    host.system.stats().get(&chunk.id).map_or(0, |stats| stats.disk_bytes)
+}
+
+pub fn hypertable_stats(host: &mut Host<'_>, args: &Bound<'_>) -> Result<Vec<Row>> {
+    let (hypertable, chunks) = chunks_of(host, args)?;
+    // Chunks, compressed ones, the bytes of these.
+    let mut nodes: BTreeMap<&NodeName, (i64, i64, u64)> = BTreeMap::new();
+    for chunk in &chunks {
+        let bytes = if chunk.compressed { disk_bytes(host, chunk) } else { 0 };
+        for node in &chunk.nodes {
+            let of_node = nodes.entry(node).or_default();
+            *of_node = (of_node.0 + 1, of_node.1 + i64::from(chunk.compressed), of_node.2 + bytes);
+        }
+    }
+    let rows = nodes.into_iter().map(|(node, (total, compressed, bytes))| {
+        let counts = [Value::Int(total), Value::Int(compressed)];
+        let sizes = sizes((compressed > 0).then_some(bytes));
+        counts.into_iter().chain(sizes).chain([node_name(&hypertable, node)]).collect()
+    });
+    Ok(rows.collect())
+}
+
+pub fn chunk_stats(host: &mut Host<'_>, args: &Bound<'_>) -> Result<Vec<Row>> {
+    let (hypertable, chunks) = chunks_of(host, args)?;
+    let mut rows = Vec::new();
+    for chunk in &chunks {
+        let status = if chunk.compressed { "Compressed" } else { "Uncompressed" };
+        let bytes = chunk.compressed.then(|| disk_bytes(host, chunk));
+        for node in &chunk.nodes {
+            let names =
+                [Value::text(&hypertable.chunk_schema), Value::text(chunk.name(&hypertable)), Value::text(status)];
+            rows.push(names.into_iter().chain(sizes(bytes)).chain([node_name(&hypertable, node)]).collect());
+        }
+    }
+    Ok(rows)
+}
