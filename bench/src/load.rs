@@ -56,7 +56,7 @@ pub async fn load(url: &str, dialect: Dialect, data: &Data, clients: u32, chunk:
 
     let compress_s = match dialect {
         Dialect::Timescale => Some(compress(&client).await?),
-        Dialect::Postgres => None,
+        _ => None,
     };
 
     let count = value(&client, "SELECT count(*) FROM cpu").await?;
