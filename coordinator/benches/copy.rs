@@ -2,9 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "all of this is test code")]
 
-use coordinator::ingest::copy::{CopyDirection, CopyOptions, CopyParser};
+use coordinator::ingest::copy::{CopyOptions, CopyParser};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use datafusion::sql::sqlparser::ast::{CopyLegacyOption, CopyOption, Ident};
 use engine::PgType;
 use engine::types::TimeContext;
 use std::fmt::Write;
@@ -35,8 +34,7 @@ fn columns() -> Vec<(String, PgType)> {
 
 fn parse(criterion: &mut Criterion) {
     let text = csv();
-    let csv_format = [CopyOption::Format(Ident::new("csv"))];
-    let options = CopyOptions::parse(CopyDirection::From, &csv_format, &[] as &[CopyLegacyOption]).unwrap();
+    let options = CopyOptions::csv();
     let context = TimeContext::UTC;
     let mut group = criterion.benchmark_group("copy");
     group.throughput(Throughput::Elements(ROWS as u64));

@@ -1,4 +1,4 @@
-//! COPY in both directions, text and CSV. Plain PostgreSQL but for the hypertable; expected texts are PostgreSQL's.
+//! COPY in both directions, text, CSV and binary. Plain PostgreSQL but for the hypertable; expected texts are PostgreSQL's.
 
 use crate::cluster::{Server, Session, error_of};
 use bytes::Bytes;
@@ -191,4 +191,25 @@ async fn a_copy_given_up_by_its_client_leaves_nothing() {
         sink.send(Bytes::from("2024-01-01\t1\ta\t1\n".repeat(1000))).await.unwrap();
     }
     assert_eq!(session.value("SELECT count(*) FROM t").await, "0");
+}
+
+/// The binary form must carry every value over unchanged, also through a server that did not write it.
+#[tokio::test(flavor = "multi_thread")]
+async fn binary_goes_out_and_comes_in_again() {
+    let (_server, session) = table().await;
+    let text = "2024-01-01 00:00:00+00\t1\tplain\t1.5\n\
+                2024-01-09 00:00:00.000001+00\t\\N\t\t-0.25\n\
+                2024-01-25 00:00:00+00\t-4\t\\N\tNaN\n";
+    copy_in(&session, "COPY t FROM STDIN", &[text]).await.unwrap();
+    let sql = format!("COPY ({ROWS}) TO STDOUT (FORMAT binary)");
+    let stream = session.client.copy_out(&sql).await.unwrap();
+    let bytes = stream.map(|piece| piece.unwrap()).collect::<Vec<_>>().await.concat();
+    assert!(bytes.starts_with(b"PGCOPY\n\xff\r\n\0"));
+    session.run("TRUNCATE t").await;
+    let mut sink = pin!(session.client.copy_in::<_, Bytes>("COPY t FROM STDIN BINARY").await.unwrap());
+    for piece in bytes.chunks(10) {
+        sink.send(Bytes::copy_from_slice(piece)).await.unwrap();
+    }
+    assert_eq!(sink.finish().await.unwrap(), 3);
+    assert_eq!(copy_out(&session, &format!("COPY ({ROWS}) TO STDOUT")).await, text);
 }

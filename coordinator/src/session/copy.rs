@@ -4,7 +4,7 @@ use super::Session;
 use super::parse::fold;
 use super::query::rows_of;
 use super::write::{Writing, target_columns, writable_table};
-use crate::ingest::copy::{CopyDirection, CopyOptions, CopyParser, CopyWriter};
+use crate::ingest::copy::{BinaryParser, BinaryWriter, CopyDirection, CopyForm, CopyWriter, ParallelParser};
 use crate::pg::backend::{CopyBlock, CopyFormat, CopySink, CopyStream, Outcome, RowStream};
 use crate::session::SharedTransaction;
 use arrow::array::{ArrayRef, RecordBatch, new_null_array};
@@ -37,18 +37,18 @@ pub(super) async fn run(session: &mut Session, statement: &Statement) -> Result<
         }
     }
     let direction = if *to { CopyDirection::To } else { CopyDirection::From };
-    let options = CopyOptions::parse(direction, options, legacy_options)?;
+    let form = CopyForm::parse(direction, options, legacy_options)?;
     match (to, source) {
-        (true, source) => copy_out(session, source, options).await,
+        (true, source) => copy_out(session, source, form).await,
         (false, CopySource::Table { table_name, columns }) => {
             let names = columns.iter().map(fold).collect();
-            copy_in(session, &super::define::object_name(table_name), names, options).await
+            copy_in(session, &super::define::object_name(table_name), names, form).await
         }
         (false, CopySource::Query(_)) => Err(Error::new(SqlState::SYNTAX_ERROR, "COPY from a query is not possible")),
     }
 }
 
-async fn copy_out(session: &mut Session, source: &CopySource, options: CopyOptions) -> Result<Outcome> {
+async fn copy_out(session: &mut Session, source: &CopySource, form: CopyForm) -> Result<Outcome> {
     let query = match source {
         CopySource::Query(query) => Statement::Query(query.clone()),
         CopySource::Table { table_name, columns } => {
@@ -61,23 +61,41 @@ async fn copy_out(session: &mut Session, source: &CopySource, options: CopyOptio
     };
     let (columns, stream) = rows_of(session, &query).await?;
     let context = TimeContext::of_session(&session.settings())?;
-    let typed = columns.iter().map(|column| (column.name.clone(), column.ty.clone())).collect();
-    let writer = CopyWriter::new(options, typed, Formatter { zone: context.zone })?;
-    Ok(Outcome::CopyOut { columns_count: columns.len(), format: CopyFormat::Text, stream: encoded(writer, stream) })
+    let columns_count = columns.len();
+    let (format, stream) = match form {
+        CopyForm::Delimited(options) => {
+            let typed = columns.iter().map(|column| (column.name.clone(), column.ty.clone())).collect();
+            let writer = CopyWriter::new(options, typed, Formatter { zone: context.zone })?;
+            let mut header = Vec::new();
+            writer.write_header(&mut header);
+            let write = move |batch: &RecordBatch, bytes: &mut _, ends: &mut _| writer.write_rows(batch, bytes, ends);
+            (CopyFormat::Text, encoded(header, write, Vec::new(), stream))
+        }
+        CopyForm::Binary => {
+            let writer = BinaryWriter::new(columns.iter().map(|column| column.ty.clone()).collect());
+            let (header, trailer) = (writer.header(), writer.trailer());
+            let write = move |batch: &RecordBatch, bytes: &mut _, ends: &mut _| writer.write_rows(batch, bytes, ends);
+            (CopyFormat::Binary, encoded(header, write, trailer, stream))
+        }
+    };
+    Ok(Outcome::CopyOut { columns_count, format, stream })
 }
 
-/// A header, then the rows of each batch; one message per line.
-fn encoded(writer: CopyWriter, stream: RowStream) -> CopyStream {
-    let mut header = Vec::new();
-    writer.write_header(&mut header);
-    let header = (!header.is_empty()).then(|| block(header, Vec::new(), 0));
+/// A header, the rows of each batch with one message per row, a trailer.
+fn encoded(
+    header: Vec<u8>,
+    mut write: impl FnMut(&RecordBatch, &mut Vec<u8>, &mut Vec<usize>) -> Result<()> + Send + 'static,
+    trailer: Vec<u8>,
+    stream: RowStream,
+) -> CopyStream {
+    let alone = |bytes: Vec<u8>| (!bytes.is_empty()).then(|| Ok(block(bytes, Vec::new(), 0)));
     let rows = stream.map(move |batch| {
         let batch = batch?;
         let (mut bytes, mut ends) = (Vec::new(), Vec::with_capacity(batch.num_rows()));
-        writer.write_rows(&batch, &mut bytes, &mut ends)?;
+        write(&batch, &mut bytes, &mut ends)?;
         Ok(block(bytes, ends, batch.num_rows() as u64))
     });
-    futures::stream::iter(header.map(Ok)).chain(rows).boxed()
+    futures::stream::iter(alone(header)).chain(rows).chain(futures::stream::iter(alone(trailer))).boxed()
 }
 
 fn block(bytes: Vec<u8>, mut message_ends: Vec<usize>, rows_count: u64) -> CopyBlock {
@@ -91,16 +109,22 @@ async fn copy_in(
     session: &mut Session,
     name: &(Option<String>, String),
     names: Vec<String>,
-    options: CopyOptions,
+    form: CopyForm,
 ) -> Result<Outcome> {
     let table = writable_table(session, name, Writing::Insert).await?;
     let targets = target_columns(&table, names)?;
     let context = TimeContext::of_session(&session.settings())?;
     let defaults = defaults(session, &table, &targets).await?;
     let typed = targets.iter().map(|column| (column.name.clone(), column.ty.clone())).collect::<Vec<_>>();
-    let parser = CopyParser::new(options, &typed, context, &table.name)?;
+    let input = match form {
+        CopyForm::Delimited(options) => {
+            let workers_max = std::thread::available_parallelism().map_or(1, usize::from);
+            Input::Delimited(ParallelParser::new(options, typed, context, &table.name, workers_max)?)
+        }
+        CopyForm::Binary => Input::Binary(BinaryParser::new(&typed, context, &table.name)),
+    };
     let transaction = session.transaction();
-    Ok(Outcome::CopyIn(Box::new(Sink { table, targets, defaults, parser: Some(parser), transaction, rows_count: 0 })))
+    Ok(Outcome::CopyIn(Box::new(Sink { table, targets, defaults, parser: Some(input), transaction, rows_count: 0 })))
 }
 
 /// What columns that the COPY does not name are filled with, by position in the table.
@@ -116,12 +140,18 @@ async fn defaults(session: &mut Session, table: &TableDef, targets: &[ColumnDef]
     Ok(values)
 }
 
+/// What turns the client's bytes into columns.
+enum Input {
+    Delimited(ParallelParser),
+    Binary(BinaryParser),
+}
+
 struct Sink {
     table: Arc<TableDef>,
     targets: Vec<ColumnDef>,
     defaults: Vec<Option<ScalarValue>>,
     /// `None` once the end has been read.
-    parser: Option<CopyParser>,
+    parser: Option<Input>,
     transaction: SharedTransaction,
     rows_count: u64,
 }
@@ -159,19 +189,32 @@ impl CopySink for Sink {
     }
 
     fn format(&self) -> CopyFormat {
-        CopyFormat::Text
+        match self.parser {
+            Some(Input::Binary(_)) => CopyFormat::Binary,
+            _ => CopyFormat::Text,
+        }
     }
 
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        let Some(parser) = &mut self.parser else { return Ok(()) };
-        let batches = parser.push(&bytes)?;
+        let batches = match &mut self.parser {
+            Some(Input::Delimited(parser)) => parser.push(&bytes).await?,
+            Some(Input::Binary(parser)) => parser.push(&bytes)?,
+            None => Vec::new(),
+        };
         self.store(batches).await
     }
 
     async fn finish(mut self: Box<Self>) -> Result<u64> {
-        if let Some(parser) = self.parser.take() {
-            let batches = parser.finish()?;
-            self.store(batches).await?;
+        match self.parser.take() {
+            Some(Input::Delimited(mut parser)) => loop {
+                let batches = parser.finish().await?;
+                if batches.is_empty() {
+                    break;
+                }
+                self.store(batches).await?;
+            },
+            Some(Input::Binary(parser)) => self.store(parser.finish()?.into_iter().collect()).await?,
+            None => {}
         }
         if !self.table.keys.is_empty() {
             self.transaction.lock().await.settle().await?;

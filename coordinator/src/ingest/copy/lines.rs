@@ -31,6 +31,8 @@ pub struct LineSplitter {
     crlf: Option<bool>,
     /// The end-of-data marker has been seen; the rest is ignored.
     ended: bool,
+    /// Bytes to gather before a block is cut.
+    block_bytes_min: usize,
 }
 
 impl LineSplitter {
@@ -45,7 +47,13 @@ impl LineSplitter {
             next_line: 1,
             crlf: None,
             ended: false,
+            block_bytes_min: 0,
         }
+    }
+
+    /// Blocks but the last have at least so many bytes.
+    pub fn with_block_bytes_min(self, block_bytes_min: usize) -> LineSplitter {
+        LineSplitter { block_bytes_min, ..self }
     }
 
     /// Takes bytes in and gives the records they complete, all of them in one block.
@@ -57,6 +65,9 @@ impl LineSplitter {
             return Ok(None);
         }
         self.pending.extend_from_slice(bytes);
+        if self.pending.len() < self.block_bytes_min {
+            return Ok(None);
+        }
         let end = match self.format {
             CopyFormat::Text => self.last_text_end(),
             CopyFormat::Csv => self.last_csv_end(),

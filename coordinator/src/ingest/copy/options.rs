@@ -15,6 +15,13 @@ pub enum CopyDirection {
     To,
 }
 
+/// How the data is spelled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CopyForm {
+    Binary,
+    Delimited(CopyOptions),
+}
+
 /// What the first line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeaderLine {
@@ -46,6 +53,7 @@ pub struct CopyOptions {
 /// As written, before the defaults are known.
 #[derive(Default)]
 struct Written {
+    binary: bool,
     format: Option<CopyFormat>,
     delimiter: Option<char>,
     null: Option<String>,
@@ -78,12 +86,14 @@ impl CopyOptions {
     pub fn csv() -> CopyOptions {
         CopyOptions { format: CopyFormat::Csv, delimiter: b',', null: String::new(), ..CopyOptions::text() }
     }
+}
 
+impl CopyForm {
     /// Both spellings: `WITH (FORMAT csv, …)` and the one before PostgreSQL 9.0.
     ///
     /// # Errors
-    /// What PostgreSQL gives; 0A000 for binary and for other databases' options.
-    pub fn parse(direction: CopyDirection, options: &[CopyOption], legacy: &[CopyLegacyOption]) -> Result<CopyOptions> {
+    /// What PostgreSQL gives; 0A000 for other databases' options.
+    pub fn parse(direction: CopyDirection, options: &[CopyOption], legacy: &[CopyLegacyOption]) -> Result<CopyForm> {
         let mut written = Written::default();
         for option in options {
             written.take(option)?;
@@ -91,7 +101,10 @@ impl CopyOptions {
         for option in legacy {
             written.take_legacy(option)?;
         }
-        written.check(direction)
+        match written.binary {
+            true => written.check_binary().map(|()| CopyForm::Binary),
+            false => written.check(direction).map(CopyForm::Delimited),
+        }
     }
 }
 
@@ -120,7 +133,7 @@ impl Written {
             CopyOption::Format(name) => match name.value.to_ascii_lowercase().as_str() {
                 "text" => set(&mut self.format, CopyFormat::Text),
                 "csv" => set(&mut self.format, CopyFormat::Csv),
-                "binary" => Err(Error::unsupported("COPY in binary format")),
+                "binary" => self.set_binary(),
                 _ => Err(invalid(format!("COPY format \"{}\" not recognized", name.value))),
             },
             CopyOption::Freeze(freeze) => set(&mut self.freeze, *freeze),
@@ -138,7 +151,7 @@ impl Written {
 
     fn take_legacy(&mut self, option: &CopyLegacyOption) -> Result<()> {
         match option {
-            CopyLegacyOption::Binary => Err(Error::unsupported("COPY in binary format")),
+            CopyLegacyOption::Binary => self.set_binary(),
             CopyLegacyOption::Delimiter(delimiter) => set(&mut self.delimiter, *delimiter),
             CopyLegacyOption::Null(null) => set(&mut self.null, null.clone()),
             CopyLegacyOption::Header => set(&mut self.header, HeaderLine::Present),
@@ -153,6 +166,26 @@ impl Written {
                 })
             }
             other => Err(Error::unsupported(format_args!("COPY option {other}"))),
+        }
+    }
+
+    fn set_binary(&mut self) -> Result<()> {
+        if self.binary || self.format.is_some() {
+            return Err(Error::new(SqlState::SYNTAX_ERROR, "conflicting or redundant options"));
+        }
+        self.binary = true;
+        Ok(())
+    }
+
+    fn check_binary(&self) -> Result<()> {
+        let refused = |code, what| Err(Error::new(code, format!("cannot specify {what} in BINARY mode")));
+        match self {
+            _ if self.delimiter.is_some() => refused(SqlState::SYNTAX_ERROR, "DELIMITER"),
+            _ if self.null.is_some() => refused(SqlState::SYNTAX_ERROR, "NULL"),
+            _ if self.header.is_some() => refused(SqlState::FEATURE_NOT_SUPPORTED, "HEADER"),
+            _ if self.quote.is_some() => Err(unavailable("COPY quote available only in CSV mode")),
+            _ if self.escape.is_some() => Err(unavailable("COPY escape available only in CSV mode")),
+            _ => Ok(()),
         }
     }
 

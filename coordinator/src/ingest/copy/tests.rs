@@ -12,7 +12,10 @@ fn options(sql: &str) -> Result<CopyOptions> {
     let statement = Parser::parse_sql(&PostgreSqlDialect {}, &format!("COPY t {sql}")).unwrap().remove(0);
     let Statement::Copy { to, options, legacy_options, .. } = statement else { panic!("{statement} is no COPY") };
     let direction = if to { CopyDirection::To } else { CopyDirection::From };
-    CopyOptions::parse(direction, &options, &legacy_options)
+    match CopyForm::parse(direction, &options, &legacy_options)? {
+        CopyForm::Delimited(options) => Ok(options),
+        CopyForm::Binary => panic!("not a delimited form: {sql}"),
+    }
 }
 
 fn columns(types: &str) -> Vec<(String, PgType)> {
@@ -168,7 +171,9 @@ fn options_that_contradict_are_refused() {
             "0A000",
             "CSV quote character must not appear in the NULL specification",
         ),
-        ("FROM STDIN (FORMAT binary)", "0A000", "COPY in binary format is not supported yet"),
+        ("FROM STDIN (FORMAT binary, DELIMITER ',')", "42601", "cannot specify DELIMITER in BINARY mode"),
+        ("FROM STDIN (FORMAT binary, NULL '')", "42601", "cannot specify NULL in BINARY mode"),
+        ("FROM STDIN (FORMAT binary, HEADER)", "0A000", "cannot specify HEADER in BINARY mode"),
     ];
     for (sql, code, message) in cases {
         let error = options(sql).unwrap_err();
