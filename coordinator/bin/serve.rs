@@ -144,6 +144,7 @@ pub struct Cluster {
     core: Arc<txn::Cluster>,
     local: BTreeMap<NodeName, Arc<Node>>,
     serving: JoinHandle<()>,
+    jobs: JoinHandle<()>,
 }
 
 impl Cluster {
@@ -181,18 +182,20 @@ impl Cluster {
             .set_superuser_password(options.superuser_password.as_deref())
             .await
             .context("cannot set the password of role postgres")?;
+        let jobs = tokio::spawn(front.scheduler().run(stop.0.clone()));
         let serving = tokio::spawn(pg::serve(listener, Arc::new(front), serve_options, stop.0.clone()));
         info!(%sql_addr, trust = options.trust, "serving SQL");
-        Ok(Cluster { sql_addr, core, local, serving })
+        Ok(Cluster { sql_addr, core, local, serving, jobs })
     }
 
     pub fn sql_addr(&self) -> SocketAddr {
         self.sql_addr
     }
 
-    /// After the stop was requested: waits for the clients' tasks, then closes coordinator and nodes.
+    /// After the stop was requested: waits for the clients' tasks and the jobs, then closes coordinator and nodes.
     pub async fn finish(self) -> anyhow::Result<()> {
         self.serving.await.context("the SQL server ended badly")?;
+        self.jobs.await.context("the scheduler of jobs ended badly")?;
         self.core.close().await;
         for node in self.local.values() {
             node.close().await.context("closing a node")?;

@@ -4,7 +4,8 @@
 //! the log and the `Vfs`, for the two-phase log alone.
 //!
 //! Rooms: `pg` (wire) → `session` (statements) → `engine` (queries) or `ingest` (rows in) → `txn` (commit) over
-//! `catalog` (what exists). `pgcatalog` answers `\d` and the like, `timescale` TimescaleDB's functions and views.
+//! `catalog` (what exists). `jobs` works on chunks unasked. `pgcatalog` answers `\d` and the like, `timescale`
+//! TimescaleDB's functions and views.
 //!
 //! Invariants
 //! - pgwire is used in `pg` and nowhere else.
@@ -13,6 +14,7 @@
 
 pub mod catalog;
 pub mod ingest;
+pub mod jobs;
 pub mod pg;
 pub mod pgcatalog;
 pub mod session;

@@ -1,5 +1,6 @@
 //! Everything that can happen to a catalog. Stored as JSON in the two-phase log: a variant may be added, never changed.
 
+use super::jobs::Job;
 use super::objects::{Database, Extension, Grantee, NodeDef, Privilege, Role, Schema, ViewDef};
 use engine::{ChunkDef, ColumnDef, Compression, Hypertable, KeyDef, PgType, TableDef};
 use proto::{ChunkId, ColumnId, NodeName, TableId, TimeSlicing};
@@ -121,6 +122,11 @@ pub enum CatalogChange {
         table: TableId,
         compression: Option<Compression>,
     },
+
+    AddJob(Job),
+    /// All of it anew, under its id.
+    AlterJob(Job),
+    DropJob(u32),
 
     CreateView(ViewDef),
     /// `CREATE OR REPLACE VIEW` of one that exists, under its id.

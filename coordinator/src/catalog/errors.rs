@@ -50,6 +50,10 @@ pub(crate) fn several_primary_keys(table: &str) -> Error {
     Error::new(SqlState::INVALID_TABLE_DEFINITION, text)
 }
 
+pub(super) fn no_job(id: u32) -> Error {
+    Error::new(SqlState::UNDEFINED_OBJECT, format!("job {id} not found"))
+}
+
 /// Another transaction was quicker.
 pub(super) fn changed_meanwhile(what: &str) -> Error {
     let text = format!("could not serialize access: {what} was changed by another transaction");

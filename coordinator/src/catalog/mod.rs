@@ -16,6 +16,7 @@ mod apply_tables;
 mod change;
 mod chunks;
 pub(crate) mod errors;
+mod jobs;
 mod objects;
 mod publish;
 mod state;
@@ -24,6 +25,7 @@ pub(crate) mod tests;
 
 pub use change::{CatalogChange, ColumnAlteration, CommentTarget, NodeAlteration, RoleAlteration, SettingScope};
 pub use chunks::{ChunkIndex, Slice};
+pub use jobs::{Action, Age, FIRST_USER_JOB, Job, Span};
 pub use objects::{ColumnNames, Database, Extension, Grantee, Grants, NodeDef, Privilege, Role, Schema, ViewDef};
 pub use publish::Catalog;
 pub use state::{CatalogState, FIRST_USER_OID, Relation};

@@ -2,6 +2,7 @@
 
 use super::chunks::ChunkIndex;
 use super::errors;
+use super::jobs::{FIRST_USER_JOB, Job};
 use super::objects::{ColumnNames, Database, Grantee, Grants, NodeDef, Privilege, Role, Settings, ViewDef};
 use engine::TableDef;
 use proto::{ChunkId, ClusterId, CommitSeq, NodeName, Result, TableId};
@@ -30,6 +31,10 @@ pub struct CatalogState {
     pub(super) chunks: Arc<BTreeMap<TableId, Arc<ChunkIndex>>>,
     /// Dropped chunks whose files a node still has, with the commit that dropped them.
     pub(super) garbage: Arc<BTreeMap<NodeName, BTreeMap<ChunkId, CommitSeq>>>,
+    #[serde(default)]
+    pub(super) jobs: Arc<BTreeMap<u32, Arc<Job>>>,
+    #[serde(default)]
+    pub(super) next_job: u32,
 }
 
 /// What a relation's name stands for.
@@ -85,6 +90,8 @@ impl CatalogState {
             grants: Arc::default(),
             chunks: Arc::default(),
             garbage: Arc::default(),
+            jobs: Arc::default(),
+            next_job: FIRST_USER_JOB,
         }
     }
 
@@ -97,7 +104,7 @@ impl CatalogState {
         self.seq
     }
 
-    /// Lowest oid that was never given; likewise the following two.
+    /// Lowest oid that was never given; likewise the following three.
     pub fn next_oid(&self) -> u32 {
         self.next_oid
     }
@@ -108,6 +115,10 @@ impl CatalogState {
 
     pub fn next_chunk(&self) -> u32 {
         self.next_chunk
+    }
+
+    pub fn next_job(&self) -> u32 {
+        self.next_job.max(FIRST_USER_JOB)
     }
 
     pub fn system_settings(&self) -> &Settings {
@@ -226,6 +237,15 @@ impl CatalogState {
     pub fn chunks(&self, table: TableId) -> &Arc<ChunkIndex> {
         static NONE: LazyLock<Arc<ChunkIndex>> = LazyLock::new(Arc::default);
         self.chunks.get(&table).unwrap_or(&NONE)
+    }
+
+    /// Of all databases, by number.
+    pub fn jobs(&self) -> impl Iterator<Item = &Arc<Job>> {
+        self.jobs.values()
+    }
+
+    pub fn job(&self, id: u32) -> Option<&Arc<Job>> {
+        self.jobs.get(&id)
     }
 
     /// Per node: chunks to remove, each with the commit that dropped it.

@@ -1,7 +1,9 @@
 //! What a catalog accepts, refuses and remembers.
 
 use super::*;
-use engine::{ChunkDef, ColumnDef, Hypertable, KeyDef, KeyKind, PgType, SpaceDimension, TableDef};
+use engine::{
+    ChunkDef, ColumnDef, Compression, Hypertable, KeyDef, KeyKind, Ordering, PgType, SpaceDimension, TableDef,
+};
 use proto::{ChunkId, ClusterId, ColumnId, CommitSeq, NodeName, SlotSet, SqlState, TableId, TimeRange, TimeSlicing};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -123,8 +125,33 @@ fn some_changes() -> Vec<CatalogChange> {
         C::CreateView(view(20_010, "hot", &[20_000])),
         C::Grant { relation: TableId(20_000), grantee: Grantee::Public, privilege: Privilege::Select },
         C::SetComment { target: CommentTarget::Relation(TableId(20_000)), text: Some("readings".to_owned()) },
+        C::SetCompression { table: TableId(20_000), compression: Some(by_temp()) },
+        C::MarkChunk { table: TableId(20_000), chunk: ChunkId(2), compressed: true },
+        C::AddJob(retention(1003)),
         C::DropChunk { table: TableId(20_000), chunk: ChunkId(1) },
     ]
+}
+
+fn by_temp() -> Compression {
+    let by_time = Ordering { column: ColumnId(1), descending: true, nulls_first: true };
+    Compression { segment_by: vec![ColumnId(3)], order_by: vec![by_time] }
+}
+
+fn retention(id: u32) -> Job {
+    Job {
+        id,
+        table: TableId(20_000),
+        action: Action::Retention(Age::OfRows(Span { months: 1, ..Span::default() })),
+        schedule_interval: Span { days: 1, ..Span::default() },
+        max_runtime: Span::default(),
+        max_retries: -1,
+        retry_period: Span::of_micros(300_000_000),
+        scheduled: true,
+        fixed_schedule: false,
+        initial_start_us: None,
+        time_zone: None,
+        next_start_us: Some(7),
+    }
 }
 
 #[test]
@@ -139,7 +166,7 @@ fn replay_gives_the_same_state_through_json() {
     let snapshot: CatalogState = serde_json::from_str(&serde_json::to_string(&direct).unwrap()).unwrap();
     assert_eq!(snapshot, direct);
     assert_eq!(direct.next_oid(), 20_011);
-    assert_eq!((direct.next_chunk(), direct.next_hypertable()), (3, 2));
+    assert_eq!((direct.next_chunk(), direct.next_hypertable(), direct.next_job()), (3, 2, 1004));
 }
 
 /// Texts as PostgreSQL 15 and TimescaleDB 2.13.1 print them.
@@ -176,6 +203,23 @@ fn refusals_speak_postgres_and_leave_no_trace() {
         ),
         (C::AddColumn { table, column: twice }, "42701", "column \"device\" of relation \"conditions\" already exists"),
         (C::DropColumn { table, column: ColumnId(1) }, "0A000", "cannot drop column named in partition key: \"time\""),
+        (
+            C::DropColumn { table, column: ColumnId(3) },
+            "0A000",
+            "cannot drop orderby or segmentby column from a hypertable with compression enabled",
+        ),
+        (
+            C::SetCompression { table, compression: None },
+            "0A000",
+            "cannot disable compression on hypertable with compressed chunks",
+        ),
+        (C::DropJob(7), "42704", "job 7 not found"),
+        (C::AlterJob(retention(7)), "42704", "job 7 not found"),
+        (
+            C::AddJob(retention(1004)),
+            "40001",
+            "could not serialize access: the set of policies was changed by another transaction",
+        ),
         (C::SetSchema { relation: table, schema: "nope".to_owned() }, "3F000", "schema \"nope\" does not exist"),
         (C::DropTable(table), "2BP01", "cannot drop table conditions because other objects depend on it"),
         (
@@ -278,4 +322,18 @@ fn keys_share_the_name_space_of_relations_and_need_the_partitioning_columns() {
     state.apply(&CatalogChange::DropKey { table, key: "k".to_owned() }).unwrap();
     state.apply(&CatalogChange::AddChunk(chunk(3, 0, 0))).unwrap();
     assert_eq!(refused(&mut state, key("k", KeyKind::Unique, &[1, 2])).code, SqlState::FEATURE_NOT_SUPPORTED);
+}
+
+#[test]
+fn segments_are_ordered_by_compression_and_jobs_go_with_their_table() {
+    let mut state = empty();
+    state.apply_commit(CommitSeq(1), &some_changes()).unwrap();
+    let table = state.table_by_id(TableId(20_000)).unwrap();
+    assert_eq!(table.layout().sort, [ColumnId(3), ColumnId(1)]);
+    assert_eq!(state.job(1003).unwrap().config(1), "{\"drop_after\": \"1 mon\", \"hypertable_id\": 1}");
+    let compressed = state.chunks(table.id).iter().map(|chunk| (chunk.id.0, chunk.compressed)).collect::<Vec<_>>();
+    assert_eq!(compressed, [(2, true)]);
+    let changes = [CatalogChange::DropView(TableId(20_010)), CatalogChange::DropTable(TableId(20_000))];
+    state.apply_commit(CommitSeq(2), &changes).unwrap();
+    assert_eq!((state.jobs().count(), state.next_job()), (0, 1004));
 }

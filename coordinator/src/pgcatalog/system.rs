@@ -2,6 +2,8 @@
 //! synchronous; the session gathers what needs a node before it runs a statement.
 
 use super::value::{Row, Value};
+use crate::catalog::Job;
+use crate::jobs::History;
 use engine::{ChunkDef, PgType, TableDef};
 use proto::{Result, TableId};
 use std::sync::Arc;
@@ -105,6 +107,8 @@ pub trait SystemCatalog {
     fn databases(&self) -> Vec<Database>;
     fn data_nodes(&self) -> Vec<DataNodeServer>;
     fn chunks(&self, table: TableId) -> Vec<Arc<ChunkDef>>;
+    /// Of this database, by number, with what became of their runs.
+    fn jobs(&self) -> Vec<(Arc<Job>, Option<History>)>;
     /// Whether `CREATE EXTENSION timescaledb` was run in this database.
     fn timescaledb(&self) -> bool;
 

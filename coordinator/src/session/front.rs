@@ -4,6 +4,7 @@ use super::block::Block;
 use super::cursor::Cursors;
 use super::{Session, Variables};
 use crate::catalog::{CatalogChange, RoleAlteration};
+use crate::jobs::{Histories, Scheduler};
 use crate::pg::Cancels;
 use crate::pg::backend::{Authentication, Conversation, Frontdoor, Startup, Statements};
 use crate::pg::scram::Verifier;
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     pub(super) options: FrontOptions,
     pub(super) partitions: usize,
     pub(super) cancels: Arc<Cancels>,
+    pub(super) histories: Arc<Histories>,
     pub(super) started_us: i64,
     next_query: AtomicU64,
     /// Open sessions by process number, for `pg_stat_activity`.
@@ -93,12 +95,19 @@ impl Front {
                 options,
                 partitions,
                 cancels,
+                histories: Arc::default(),
                 started_us,
                 next_query,
                 activity,
                 mock_secret,
             }),
         }
+    }
+
+    /// To be run beside the sessions, which see what it did.
+    pub fn scheduler(&self) -> Scheduler {
+        let Shared { cluster, clock, histories, .. } = &*self.shared;
+        Scheduler::new(cluster.clone(), clock.clone(), histories.clone())
     }
 
     /// Gives role `postgres` this password, durably. With `None` nothing changes.

@@ -31,6 +31,7 @@ pub(crate) use system::{System, bytes_of};
 pub use variables::{SERVER_VERSION, Variables};
 
 use crate::catalog::{CatalogState, Relation};
+use crate::jobs::Histories;
 use crate::pg::Cancels;
 use crate::pg::backend::{Notice, Statements};
 use crate::txn::{Cluster, Transaction};
@@ -108,6 +109,10 @@ impl Session {
 
     pub(crate) fn cluster(&self) -> &Arc<Cluster> {
         &self.front.cluster
+    }
+
+    pub(crate) fn histories(&self) -> &Histories {
+        &self.front.histories
     }
 
     pub(crate) fn cancels(&self) -> &Cancels {

@@ -4,7 +4,8 @@
 use super::front::Shared;
 use super::variables::SERVER_VERSION;
 use super::{Session, Variables};
-use crate::catalog::{CatalogState, Grantee, Privilege};
+use crate::catalog::{CatalogState, Grantee, Job, Privilege};
+use crate::jobs::History;
 use crate::pgcatalog::{
     Activity, Bytes, DataNodeServer, Database, ListedFunction, Role, Schema, Setting, SystemCatalog, View,
 };
@@ -160,6 +161,13 @@ impl SystemCatalog for System {
 
     fn chunks(&self, table: TableId) -> Vec<Arc<ChunkDef>> {
         self.catalog.chunks(table).iter().cloned().collect()
+    }
+
+    fn jobs(&self) -> Vec<(Arc<Job>, Option<History>)> {
+        let own =
+            |job: &&Arc<Job>| self.catalog.table_by_id(job.table).is_some_and(|table| table.database == self.database);
+        let jobs = self.catalog.jobs().filter(own);
+        jobs.map(|job| (job.clone(), self.front.histories.of(job.id))).collect()
     }
 
     fn timescaledb(&self) -> bool {

@@ -24,12 +24,18 @@ impl Window {
     fn of(host: &Host<'_>, args: &Bound<'_>, ty: &PgType) -> Result<Window> {
         let context = TimeContext::of_session(&host.session.settings())?;
         let read = |name: &str, ty: &PgType| boundary(args.argument(name), ty, &context);
-        Ok(Window {
+        let window = Window {
             older_than: read("older_than", ty)?,
             newer_than: read("newer_than", ty)?,
             created_before: read("created_before", &PgType::Timestamptz)?,
             created_after: read("created_after", &PgType::Timestamptz)?,
-        })
+        };
+        let is_empty = |start: Option<i64>, end: Option<i64>| start.zip(end).is_some_and(|(start, end)| end < start);
+        if is_empty(window.newer_than, window.older_than) || is_empty(window.created_after, window.created_before) {
+            return Err(Error::new(SqlState::INVALID_PARAMETER_VALUE, "invalid time range")
+                .hint("The start of the time range must be before the end."));
+        }
+        Ok(window)
     }
 
     fn is_open(&self) -> bool {

@@ -5,14 +5,62 @@
 
 use super::chunks::qualified;
 use super::host::Host;
-use super::signature::Bound;
+use super::signature::{Bound, Function, may, need, rows, scalar};
 use crate::catalog::CatalogChange;
 use crate::pg::backend::Notice;
 use crate::pgcatalog::{Row, Value};
-use engine::{ChunkDef, Compression, Hypertable, TableDef};
+use engine::{ChunkDef, Compression, Hypertable, PgType, TableDef};
 use proto::{Error, NodeName, Result, SqlState};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+pub(super) const FUNCTIONS: &[Function] = &[
+    scalar(
+        "compress_chunk",
+        &[need("uncompressed_chunk", "regclass"), may("if_not_compressed", "boolean", "true")],
+        &[("compress_chunk", PgType::Regclass)],
+    ),
+    scalar(
+        "decompress_chunk",
+        &[need("uncompressed_chunk", "regclass"), may("if_compressed", "boolean", "true")],
+        &[("decompress_chunk", PgType::Regclass)],
+    ),
+    rows(
+        "hypertable_compression_stats",
+        &[need("hypertable", "regclass")],
+        &[
+            ("total_chunks", PgType::Int8),
+            ("number_compressed_chunks", PgType::Int8),
+            ("before_compression_table_bytes", PgType::Int8),
+            ("before_compression_index_bytes", PgType::Int8),
+            ("before_compression_toast_bytes", PgType::Int8),
+            ("before_compression_total_bytes", PgType::Int8),
+            ("after_compression_table_bytes", PgType::Int8),
+            ("after_compression_index_bytes", PgType::Int8),
+            ("after_compression_toast_bytes", PgType::Int8),
+            ("after_compression_total_bytes", PgType::Int8),
+            ("node_name", PgType::Name),
+        ],
+    ),
+    rows(
+        "chunk_compression_stats",
+        &[need("hypertable", "regclass")],
+        &[
+            ("chunk_schema", PgType::Name),
+            ("chunk_name", PgType::Name),
+            ("compression_status", PgType::Text),
+            ("before_compression_table_bytes", PgType::Int8),
+            ("before_compression_index_bytes", PgType::Int8),
+            ("before_compression_toast_bytes", PgType::Int8),
+            ("before_compression_total_bytes", PgType::Int8),
+            ("after_compression_table_bytes", PgType::Int8),
+            ("after_compression_index_bytes", PgType::Int8),
+            ("after_compression_toast_bytes", PgType::Int8),
+            ("after_compression_total_bytes", PgType::Int8),
+            ("node_name", PgType::Name),
+        ],
+    ),
+];
 
 /// A chunk that is compressed already is sealed again: rows may have come since.
 pub fn compress(host: &mut Host<'_>, args: &Bound<'_>) -> Result<Vec<Row>> {
@@ -32,7 +80,7 @@ pub fn compress(host: &mut Host<'_>, args: &Bound<'_>) -> Result<Vec<Row>> {
 }
 
 /// Seals the chunk on its nodes, then marks it.
-fn seal(host: &mut Host<'_>, table: &TableDef, chunk: &ChunkDef) -> Result<()> {
+pub(super) fn seal(host: &mut Host<'_>, table: &TableDef, chunk: &ChunkDef) -> Result<()> {
     for name in &chunk.nodes {
         let node = host.session.cluster().nodes().get(name)?;
         host.wait(node.seal_chunks(vec![chunk.id]))?;

@@ -1,8 +1,9 @@
 //! The functions as a catalog query calls them: bind the arguments, run, return rows. Calls are synchronous; what needs
 //! a node waits for it here, on a thread that may wait.
 
+use super::policies::{self, Kind};
 use super::signature::{self, Bound};
-use super::{chunks, compress, hypertable, nodes, server, sizes};
+use super::{chunks, compress, hypertable, jobs, nodes, server, sizes};
 use crate::catalog::{CatalogChange, CatalogState};
 use crate::pg::backend::Notice;
 use crate::pgcatalog::{Argument, Functions, Row, Signature};
@@ -78,6 +79,13 @@ impl Host<'_> {
             "decompress_chunk" => compress::decompress(self, args),
             "hypertable_compression_stats" => compress::hypertable_stats(self, args),
             "chunk_compression_stats" => compress::chunk_stats(self, args),
+            "add_retention_policy" => policies::add(self, args, Kind::Retention),
+            "remove_retention_policy" => policies::remove_retention(self, args),
+            "add_compression_policy" => policies::add(self, args, Kind::Compression),
+            "remove_compression_policy" => policies::remove_compression(self, args),
+            "alter_job" => jobs::alter(self, args),
+            "delete_job" => jobs::delete(self, args),
+            "run_job" => jobs::run(self, args),
             "hypertable_size" => sizes::hypertable(self, args),
             "hypertable_index_size" => sizes::index(),
             "hypertable_detailed_size" => sizes::detailed(self, args),

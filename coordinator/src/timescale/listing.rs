@@ -1,6 +1,6 @@
 //! The functions as `\df` and `pg_proc` list them: those of `signature`, and those the engine computes.
 
-use super::signature::{FUNCTIONS, Function};
+use super::signature::{Function, functions};
 use crate::pgcatalog::{ListedArgument, ListedFunction};
 
 /// Functions of PostgreSQL itself, and those whose dimension type has no form here.
@@ -60,7 +60,7 @@ const fn bucket(result: &'static str, arguments: &'static [(&'static str, &'stat
 }
 
 pub(crate) fn listed() -> Vec<ListedFunction> {
-    let own = FUNCTIONS.iter().filter(|function| !UNLISTED.contains(&function.name)).map(of_signature);
+    let own = functions().filter(|function| !UNLISTED.contains(&function.name)).map(of_signature);
     let computed = COMPUTED.iter().map(|(name, result, kind, arguments)| ListedFunction {
         name,
         kind: *kind,
@@ -78,7 +78,7 @@ fn of_signature(function: &Function) -> ListedFunction {
     let columns = function.columns.iter().map(|(name, ty)| format!("{name} {ty}")).collect::<Vec<_>>();
     let table = columns.len() > 1;
     let result = match function.columns {
-        _ if function.name == "distributed_exec" => String::new(),
+        _ if matches!(function.name, "distributed_exec" | "run_job") => String::new(),
         [(_, ty)] if function.set => format!("SETOF {ty}"),
         [(_, ty)] => ty.to_string(),
         _ => format!("TABLE({})", columns.join(", ")),

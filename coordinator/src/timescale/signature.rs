@@ -1,5 +1,6 @@
 //! Which functions there are: their arguments with defaults, and what they return.
 
+use super::{compress, jobs, policies};
 use crate::pgcatalog::{Argument, Row, Signature, Value};
 use engine::PgType;
 use proto::{Error, Result, SqlState};
@@ -20,19 +21,27 @@ pub struct Param {
     pub default: &'static str,
 }
 
-const fn need(name: &'static str, ty: &'static str) -> Param {
+pub(super) const fn need(name: &'static str, ty: &'static str) -> Param {
     Param { name, required: true, ty, default: "" }
 }
 
-const fn may(name: &'static str, ty: &'static str, default: &'static str) -> Param {
+pub(super) const fn may(name: &'static str, ty: &'static str, default: &'static str) -> Param {
     Param { name, required: false, ty, default }
 }
 
-const fn scalar(name: &'static str, params: &'static [Param], columns: &'static [(&'static str, PgType)]) -> Function {
+pub(super) const fn scalar(
+    name: &'static str,
+    params: &'static [Param],
+    columns: &'static [(&'static str, PgType)],
+) -> Function {
     Function { name, params, columns, set: false }
 }
 
-const fn rows(name: &'static str, params: &'static [Param], columns: &'static [(&'static str, PgType)]) -> Function {
+pub(super) const fn rows(
+    name: &'static str,
+    params: &'static [Param],
+    columns: &'static [(&'static str, PgType)],
+) -> Function {
     Function { name, params, columns, set: true }
 }
 
@@ -71,7 +80,7 @@ const NODE_SIZES: &[(&str, PgType)] = &[
     ("node_name", PgType::Name),
 ];
 
-pub const FUNCTIONS: &[Function] = &[
+const FUNCTIONS: &[Function] = &[
     rows(
         "add_data_node",
         &[
@@ -198,51 +207,6 @@ pub const FUNCTIONS: &[Function] = &[
         ],
         &[("drop_chunks", PgType::Text)],
     ),
-    scalar(
-        "compress_chunk",
-        &[need("uncompressed_chunk", "regclass"), may("if_not_compressed", "boolean", "true")],
-        &[("compress_chunk", PgType::Regclass)],
-    ),
-    scalar(
-        "decompress_chunk",
-        &[need("uncompressed_chunk", "regclass"), may("if_compressed", "boolean", "true")],
-        &[("decompress_chunk", PgType::Regclass)],
-    ),
-    rows(
-        "hypertable_compression_stats",
-        &[need("hypertable", "regclass")],
-        &[
-            ("total_chunks", PgType::Int8),
-            ("number_compressed_chunks", PgType::Int8),
-            ("before_compression_table_bytes", PgType::Int8),
-            ("before_compression_index_bytes", PgType::Int8),
-            ("before_compression_toast_bytes", PgType::Int8),
-            ("before_compression_total_bytes", PgType::Int8),
-            ("after_compression_table_bytes", PgType::Int8),
-            ("after_compression_index_bytes", PgType::Int8),
-            ("after_compression_toast_bytes", PgType::Int8),
-            ("after_compression_total_bytes", PgType::Int8),
-            ("node_name", PgType::Name),
-        ],
-    ),
-    rows(
-        "chunk_compression_stats",
-        &[need("hypertable", "regclass")],
-        &[
-            ("chunk_schema", PgType::Name),
-            ("chunk_name", PgType::Name),
-            ("compression_status", PgType::Text),
-            ("before_compression_table_bytes", PgType::Int8),
-            ("before_compression_index_bytes", PgType::Int8),
-            ("before_compression_toast_bytes", PgType::Int8),
-            ("before_compression_total_bytes", PgType::Int8),
-            ("after_compression_table_bytes", PgType::Int8),
-            ("after_compression_index_bytes", PgType::Int8),
-            ("after_compression_toast_bytes", PgType::Int8),
-            ("after_compression_total_bytes", PgType::Int8),
-            ("node_name", PgType::Name),
-        ],
-    ),
     scalar("hypertable_size", &[need("hypertable", "regclass")], &[("hypertable_size", PgType::Int8)]),
     scalar("hypertable_index_size", &[need("index_name", "regclass")], &[("hypertable_index_size", PgType::Int8)]),
     rows("hypertable_detailed_size", &[need("hypertable", "regclass")], NODE_SIZES),
@@ -301,14 +265,7 @@ const REFUSED: &[&str] = &[
     "copy_chunk",
     "create_distributed_restore_point",
     "recompress_chunk",
-    "add_compression_policy",
-    "remove_compression_policy",
-    "add_retention_policy",
-    "remove_retention_policy",
     "add_job",
-    "alter_job",
-    "delete_job",
-    "run_job",
     "reorder_chunk",
     "add_reorder_policy",
     "refresh_continuous_aggregate",
@@ -317,8 +274,13 @@ const REFUSED: &[&str] = &[
     "set_integer_now_func",
 ];
 
+/// All that are served: those above, and those that are listed beside what serves them.
+pub fn functions() -> impl Iterator<Item = &'static Function> {
+    FUNCTIONS.iter().chain(compress::FUNCTIONS).chain(policies::FUNCTIONS).chain(jobs::FUNCTIONS)
+}
+
 pub fn find(name: &str) -> Option<&'static Function> {
-    FUNCTIONS.iter().find(|function| function.name == name)
+    functions().find(|function| function.name == name)
 }
 
 pub fn is_refused(name: &str) -> bool {

@@ -62,6 +62,7 @@ pub struct Cluster {
     pub(super) new_chunks: NewChunks,
     next_oid: AtomicU32,
     next_hypertable: AtomicU32,
+    next_job: AtomicU32,
     /// Names in the middle of `add_node`.
     pub(super) joining: Mutex<BTreeSet<NodeName>>,
     tasks: Mutex<JoinSet<()>>,
@@ -140,6 +141,7 @@ impl Cluster {
             new_chunks: NewChunks::new(catalog.next_chunk()),
             next_oid: AtomicU32::new(catalog.next_oid()),
             next_hypertable: AtomicU32::new(catalog.next_hypertable()),
+            next_job: AtomicU32::new(catalog.next_job()),
             joining: Mutex::default(),
             tasks: Mutex::default(),
             stop: CancellationToken::new(),
@@ -184,6 +186,10 @@ impl Cluster {
 
     pub fn new_hypertable_id(&self) -> u32 {
         self.next_hypertable.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub fn new_job_id(&self) -> u32 {
+        self.next_job.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Stops watching nodes and waits for commits and aborts under way. What is not finished is in the log.

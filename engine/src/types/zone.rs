@@ -5,7 +5,7 @@
 
 use super::abbreviations::ABBREVIATIONS;
 use super::calendar::{US_PER_DAY, US_PER_SECOND, civil_from_days, days_from_civil, is_leap};
-use chrono::{DateTime, MappedLocalTime, NaiveDateTime, Offset, TimeZone as _};
+use chrono::{DateTime, MappedLocalTime, Months, NaiveDateTime, Offset, TimeZone as _};
 use chrono_tz::Tz;
 use proto::{Error, Result, SqlState};
 
@@ -114,6 +114,19 @@ impl TimeZone {
     /// `None` when the local reading leaves the range of timestamps.
     pub fn to_local(&self, utc_us: i64) -> Option<i64> {
         utc_us.checked_add(i64::from(self.offset_at_utc(utc_us)) * US_PER_SECOND)
+    }
+
+    /// The instant an interval later: months by the calendar (the day clipped to the month's end) and days on the local
+    /// clock, the rest as elapsed time. `None` when it leaves the range of timestamps.
+    pub fn shift(&self, utc_us: i64, months: i32, days: i32, microseconds: i64) -> Option<i64> {
+        if months == 0 && days == 0 {
+            return utc_us.checked_add(microseconds);
+        }
+        let local = DateTime::from_timestamp_micros(self.to_local(utc_us)?)?;
+        let count = Months::new(months.unsigned_abs());
+        let month = if months < 0 { local.checked_sub_months(count)? } else { local.checked_add_months(count)? };
+        let day = month.timestamp_micros().checked_add(i64::from(days) * US_PER_DAY)?;
+        self.to_utc(day)?.checked_add(microseconds)
     }
 }
 

@@ -294,14 +294,17 @@ mod tests {
             bytes[at..at + with.len()].copy_from_slice(with);
             bytes
         };
-        let short_integer = [&TWO_ROWS[..21], b"\0\0\0\x03\0\0\x07\0\0\0\x01x\xff\xff"].concat();
+        let integer_of = |bytes: &[u8]| {
+            [&TWO_ROWS[..21], &(bytes.len() as u32).to_be_bytes(), bytes, b"\0\0\0\x01x\xff\xff"].concat()
+        };
         let cases = [
             (b"1\t2\n".to_vec(), "22P04", "COPY file signature not recognized", None),
             (changed(12, &[1]), "22P04", "invalid COPY file header (WITH OIDS)", None),
             (changed(11, &[1]), "22P04", "unrecognized critical flags in COPY file header", None),
             (changed(20, &[3]), "22P04", "row field count is 3, expected 2", Some("COPY t, line 1")),
             (changed(21, &[255, 255, 255, 0]), "22P04", "invalid field size", Some("COPY t, line 1, column a")),
-            (short_integer, "22P03", "incorrect binary data format", Some("COPY t, line 1, column a")),
+            (integer_of(b"\0\0\x07"), "08P01", "insufficient data left in message", Some("COPY t, line 1, column a")),
+            (integer_of(b"\0\0\0\0\x07"), "22P03", "incorrect binary data format", Some("COPY t, line 1, column a")),
             (TWO_ROWS[..40].to_vec(), "22P04", "unexpected EOF in COPY data", Some("COPY t, line 2")),
             ([TWO_ROWS, b"x"].concat(), "22P04", "received copy data after EOF marker", Some("COPY t, line 3")),
         ];

@@ -25,8 +25,11 @@ pub struct ParallelParser {
     workers_max: usize,
     /// Parsers without work; their builders keep their memory.
     idle: Vec<BlockParser>,
-    under_way: VecDeque<JoinHandle<Result<(BlockParser, Vec<RecordBatch>)>>>,
+    under_way: VecDeque<JoinHandle<Result<Parsed>>>,
 }
+
+/// A block's batches, and the parser, free again.
+type Parsed = (BlockParser, Vec<RecordBatch>);
 
 impl ParallelParser {
     /// As `CopyParser::new`.

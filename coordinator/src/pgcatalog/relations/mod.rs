@@ -4,6 +4,7 @@
 //! ranges that tables never reach.
 
 mod cluster;
+mod jobs;
 mod model;
 mod objects;
 pub(crate) mod oids;

@@ -21,6 +21,8 @@ pub(super) fn rows(schema: &str, name: &str, fill: &Filler, catalog: &dyn System
         ("timescaledb_information", "chunks") => chunks(fill, catalog),
         ("timescaledb_information", "dimensions") => dimensions(fill, catalog),
         ("timescaledb_information", "compression_settings") => compression_settings(fill, catalog),
+        ("timescaledb_information", "jobs") => super::jobs::jobs(fill, catalog),
+        ("timescaledb_information", "job_stats") => super::jobs::job_stats(fill, catalog),
         ("timescaledb_experimental", "chunk_replication_status") => replication(fill, catalog),
         _ => return None,
     })

@@ -157,6 +157,10 @@ impl SystemCatalog for Tutorial {
         vec![node(16394, "dn1", 5501), node(16395, "dn2", 5502)]
     }
 
+    fn jobs(&self) -> Vec<(Arc<crate::catalog::Job>, Option<crate::jobs::History>)> {
+        Vec::new()
+    }
+
     fn chunks(&self, table: TableId) -> Vec<Arc<ChunkDef>> {
         let own = self.chunks.iter().filter(|_| table.0 == CONDITIONS);
         let chunks = own.map(|(id, slice, partition, node)| {

@@ -104,19 +104,19 @@ struct State {
     votes_no: bool,
 }
 
-pub(super) struct FakeNode {
+pub(crate) struct FakeNode {
     state: Mutex<State>,
     faults: Arc<Mutex<Faults>>,
 }
 
 impl FakeNode {
-    pub(super) fn restart(&self) {
+    pub(crate) fn restart(&self) {
         let mut state = self.state.lock();
         state.dead = false;
         state.staged.clear();
     }
 
-    pub(super) fn kill(&self) {
+    pub(crate) fn kill(&self) {
         self.state.lock().dead = true;
     }
 
@@ -299,10 +299,10 @@ impl Rng for SeededRng {
 }
 
 /// A disk, a network with `dn1` and `dn2`, and a coordinator that comes and goes.
-pub(super) struct World {
+pub(crate) struct World {
     pub(super) vfs: SimVfs,
     pub(super) network: Arc<Network>,
-    pub(super) dn1: Arc<FakeNode>,
+    pub(crate) dn1: Arc<FakeNode>,
     pub(super) dn2: Arc<FakeNode>,
     pub(super) log_bytes_max: u64,
 }
@@ -332,7 +332,7 @@ impl World {
     }
 
     /// With both nodes and the tutorial's table.
-    pub(super) async fn with_table(seed: u64) -> (World, Arc<Cluster>, TableDef) {
+    pub(crate) async fn with_table(seed: u64) -> (World, Arc<Cluster>, TableDef) {
         let world = World::new(seed);
         let (cluster, table) = world.make_table().await;
         (world, cluster, table)
