@@ -9,6 +9,7 @@ mod bookend;
 pub mod cast;
 mod clock;
 pub mod date_arithmetic;
+mod date_makers;
 mod date_parts;
 mod exact_avg;
 mod histogram;
