@@ -25,7 +25,7 @@ pub fn verify(args: &Verify) -> anyhow::Result<()> {
                 coordinator::txn::verify(&vfs, &dir).err().map(|e| e.to_string()).into_iter().collect()
             }
         };
-        let verdict = if problems.is_empty() { "whole" } else { "DAMAGED" };
+        let verdict = if problems.is_empty() { "whole" } else { "NOT WHOLE" };
         writeln!(out, "{}: {verdict}", dir.display())?;
         for problem in &problems {
             writeln!(out, "  {problem}")?;

@@ -300,7 +300,9 @@ impl CatalogState {
 
     fn make_hypertable(&mut self, id: TableId, hypertable: &Hypertable) -> Result<()> {
         let table = self.existing_table(id)?;
-        if table.hypertable.is_some() {
+        let gains_dimension =
+            |before: &Hypertable| before.id == hypertable.id && before.space.is_none() && hypertable.space.is_some();
+        if table.hypertable.as_ref().is_some_and(|before| !gains_dimension(before)) {
             let text = format!("table \"{}\" is already a hypertable", table.name);
             return Err(Error::new(SqlState::HYPERTABLE_EXISTS, text));
         }

@@ -210,6 +210,8 @@ pub struct Signature {
     pub columns: Vec<(String, PgType)>,
     /// Any number of rows; else exactly one.
     pub set: bool,
+    /// More than an answer: it must not be called for rows that nobody gets.
+    pub changes: bool,
 }
 
 #[derive(Debug, Clone)]

@@ -283,17 +283,33 @@ pub fn find(name: &str) -> Option<&'static Function> {
     functions().find(|function| function.name == name)
 }
 
+/// Functions that only answer.
+const READERS: &[&str] = &[
+    "show_chunks",
+    "by_range",
+    "by_hash",
+    "ping_data_node",
+    "hypertable_size",
+    "hypertable_index_size",
+    "hypertable_detailed_size",
+    "hypertable_data_node_relation_size",
+    "hypertable_compression_stats",
+    "chunk_compression_stats",
+    "chunks_detailed_size",
+    "approximate_row_count",
+];
+
 pub fn is_refused(name: &str) -> bool {
     REFUSED.contains(&name)
 }
 
 pub fn signature(name: &str) -> Option<Signature> {
     if is_refused(name) {
-        return Some(Signature { columns: vec![(name.to_owned(), PgType::Text)], set: false });
+        return Some(Signature { columns: vec![(name.to_owned(), PgType::Text)], set: false, changes: false });
     }
     let function = find(name)?;
     let columns = function.columns.iter().map(|(name, ty)| ((*name).to_owned(), ty.clone())).collect();
-    Some(Signature { columns, set: function.set })
+    Some(Signature { columns, set: function.set, changes: !READERS.contains(&name) })
 }
 
 /// Arguments by parameter name; a parameter not given is NULL.

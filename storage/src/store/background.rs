@@ -87,7 +87,11 @@ impl Core {
         let due = state.chunks.iter().filter(|(id, chunk)| {
             let aged = now.saturating_sub(chunk.delta_since) >= self.options.seal_age;
             let due = (aged || chunk.delta_bytes >= self.options.seal_bytes) && chunk.pinned_until <= now;
-            chunk.unsealed() && !tried.contains(*id) && (pressed || due)
+            // A chunk that is changed all the time is pinned all the time: without an end to that, it would keep the log
+            // of the whole node for ever.
+            let overdue = now.saturating_sub(chunk.delta_since) >= self.options.seal_age + 2 * self.options.address_pin
+                || chunk.delta_bytes >= 2 * self.options.seal_bytes;
+            chunk.unsealed() && !tried.contains(*id) && (pressed || due || overdue)
         });
         due.max_by_key(|(id, chunk)| (chunk.delta_bytes, **id)).map(|(id, _)| (*id, pressed))
     }

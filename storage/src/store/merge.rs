@@ -97,7 +97,10 @@ impl Core {
         let number = self.next_number();
         let merged = gathered.write(self, id, number, &merging.layout);
         merged.and_then(|merged| self.list_merged(id, &merging, merged)).inspect_err(|error| {
-            drop(self.vfs.remove(&self.segments_dir().join(segment::file_name(id, number))));
+            // After any other failure the manifest on the disk may list it; an unlisted file goes at the next start.
+            if error.is_disk_full() {
+                drop(self.vfs.remove(&self.segments_dir().join(segment::file_name(id, number))));
+            }
             if matches!(error, StorageError::Io { .. }) && !error.is_disk_full() {
                 // Nothing is known about what the disk holds.
                 self.poison(error.to_string());
@@ -197,7 +200,9 @@ impl Core {
             chunk.horizon = chunk.horizon.max(merged.left_out);
         });
         if let Err(error) = replaced {
-            deletes_file.iter().for_each(|file| drop(self.vfs.remove(&dir.join(file.file_name(id)))));
+            if error.is_disk_full() {
+                deletes_file.iter().for_each(|file| drop(self.vfs.remove(&dir.join(file.file_name(id)))));
+            }
             return Err(error);
         }
         let mut state = self.state.lock();

@@ -279,7 +279,11 @@ impl Core {
                 return Err(error);
             }
         }
-        self.log.truncate_before(durable.log_needed).inspect_err(|error| self.poison(error.to_string()))
+        // Not the disk's own error: the manifest is durable, so nobody may take back the files it lists.
+        self.log.truncate_before(durable.log_needed).map_err(|error| {
+            self.poison(error.to_string());
+            StorageError::Poisoned(error.to_string())
+        })
     }
 
     /// Removes a file that nobody lists any more; what cannot be removed now goes at the next start.

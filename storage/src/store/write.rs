@@ -275,9 +275,11 @@ impl Core {
         if txn.epoch < state.epoch_max {
             return Err(refused(txn, format!("belongs to an older coordinator than epoch {}", state.epoch_max)));
         }
-        match state.txns.get(&txn).is_some_and(|entry| entry.phase != Phase::Staged) {
-            true => Err(refused(txn, "has voted already")),
-            false => Ok(()),
+        match state.txns.get(&txn) {
+            Some(entry) if entry.phase != Phase::Staged => Err(refused(txn, "has voted already")),
+            // Its removals are gone: rows that should take their places would meet the old ones.
+            Some(Txn { broken: Some(reason), .. }) => Err(refused(txn, *reason)),
+            _ => Ok(()),
         }
     }
 

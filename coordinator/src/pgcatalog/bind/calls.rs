@@ -48,11 +48,12 @@ impl Binder<'_> {
             return Ok(bound);
         }
         if let Some(signature) = self.host.signature(schema, name) {
+            self.changing_calls += usize::from(signature.changes);
             let call = self.host_call(schema, name, args)?;
             let columns_count = signature.columns.len();
             let fields: Arc<[_]> = signature.columns.into();
             if signature.set {
-                return Ok(self.set_slot(TableCall::Host(call), &fields));
+                return self.set_slot(TableCall::Host(call), &fields);
             }
             let ty = if columns_count == 1 { fields[0].1.clone() } else { PgType::Record };
             let fields = (columns_count != 1).then_some(fields);
@@ -66,7 +67,7 @@ impl Binder<'_> {
             if let Some(function) = functions::set(name, bounds.len(), |args| fits(args, &bounds)) {
                 let (call, columns) = self.set_call(function, bounds);
                 let fields: Arc<[_]> = columns.into_iter().map(|column| (column.name, column.ty)).collect();
-                return Ok(self.set_slot(call, &fields));
+                return self.set_slot(call, &fields);
             }
         }
         Err(self.unknown_function(schema, name, args))
@@ -80,6 +81,7 @@ impl Binder<'_> {
         args: &[FunctionArg],
     ) -> Result<(TableCall, Vec<OutColumn>)> {
         if let Some(signature) = self.host.signature(schema, name) {
+            self.changing_calls += usize::from(signature.changes);
             let call = self.host_call(schema, name, args)?;
             let columns = signature.columns.into_iter().map(|(name, ty)| OutColumn { name, ty, fields: None });
             return Ok((TableCall::Host(call), columns.collect()));
@@ -130,11 +132,31 @@ impl Binder<'_> {
         converted.collect()
     }
 
-    fn set_slot(&mut self, call: TableCall, fields: &Arc<[(String, PgType)]>) -> Bound {
+    /// Binds the arguments of a construct that does not always look at them.
+    pub(super) fn inside<T>(
+        &mut self,
+        construct: &'static str,
+        bind: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        let outer = self.conditional.replace(construct);
+        let bound = bind(self);
+        self.conditional = outer;
+        bound
+    }
+
+    /// # Errors
+    /// Where rows may not be asked for: all sets of a select list are computed before its expressions.
+    fn set_slot(&mut self, call: TableCall, fields: &Arc<[(String, PgType)]>) -> Result<Bound> {
+        if let Some(construct) = self.conditional {
+            return Err(Error::new(
+                SqlState::FEATURE_NOT_SUPPORTED,
+                format!("set-returning functions are not allowed in {construct}"),
+            ));
+        }
         let columns_count = fields.len();
         let ty = if columns_count == 1 { fields[0].1.clone() } else { PgType::Record };
         let expr = self.slot(Slot::Set { call, columns_count });
-        Bound { expr, ty, fields: (columns_count != 1).then(|| fields.clone()) }
+        Ok(Bound { expr, ty, fields: (columns_count != 1).then(|| fields.clone()) })
     }
 
     fn slot(&mut self, slot: Slot) -> Expr {
@@ -186,7 +208,7 @@ impl Binder<'_> {
     fn special_call(&mut self, name: &str, args: &[FunctionArg]) -> Result<Option<Bound>> {
         Ok(Some(match name {
             "coalesce" => {
-                let bounds = self.positional(name, args)?;
+                let bounds = self.inside("COALESCE", |binder| binder.positional(name, args))?;
                 let (exprs, ty) = self.unify_all(bounds, "COALESCE")?;
                 Bound::new(Expr::Coalesce(exprs), ty)
             }

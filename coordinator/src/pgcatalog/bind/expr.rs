@@ -24,7 +24,7 @@ impl Binder<'_> {
             E::Function(call) => binder.function_call(call),
             E::Cast { expr, data_type, .. } => binder.cast(expr, data_type),
             E::Case { operand, conditions, else_result, .. } => {
-                binder.case(operand.as_deref(), conditions, else_result.as_deref())
+                binder.inside("CASE", |binder| binder.case(operand.as_deref(), conditions, else_result.as_deref()))
             }
             other => binder.other(other),
         })

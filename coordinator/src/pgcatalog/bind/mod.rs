@@ -39,6 +39,10 @@ pub(crate) struct Binder<'a> {
     /// Types of `$1…` as far as they are known.
     params: Vec<PgType>,
     depth: usize,
+    /// The innermost CASE or COALESCE around the place being bound.
+    conditional: Option<&'static str>,
+    /// Calls bound so far of functions that change something.
+    changing_calls: usize,
 }
 
 /// An expression and what is known of its value.
@@ -66,6 +70,8 @@ impl<'a> Binder<'a> {
             next_id: 0,
             params: params.to_vec(),
             depth: 0,
+            conditional: None,
+            changing_calls: 0,
         }
     }
 

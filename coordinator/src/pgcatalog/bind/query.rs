@@ -18,7 +18,9 @@ impl Binder<'_> {
     /// A query, with its own frame: knows what it depends on.
     pub(super) fn query(&mut self, query: &ast::Query) -> Result<Query> {
         self.open_frame();
+        let conditional = self.conditional.take();
         let bound = self.query_in_frame(query);
+        self.conditional = conditional;
         let (correlated, _) = self.close_frame();
         let mut bound = bound?;
         bound.correlated = correlated;
@@ -39,7 +41,14 @@ impl Binder<'_> {
                 Some(OrderByKind::Expressions(keys)) => keys,
                 Some(OrderByKind::All(_)) => return Err(Error::unsupported("ORDER BY ALL")),
             };
+            let changing_before = binder.changing_calls;
             let mut bound = binder.body(&query.body, order)?;
+            let is_limited = query.limit_clause.is_some() || query.fetch.is_some();
+            // All rows are computed before the limit cuts them off.
+            if is_limited && binder.changing_calls > changing_before {
+                return Err(Error::unsupported("LIMIT or OFFSET on a query that calls a function with effects")
+                    .hint("Put the LIMIT into a sub-query in FROM that yields the function's arguments."));
+            }
             // What is in parentheses keeps its own table expressions, order and limit.
             if matches!(*query.body, SetExpr::Query(_)) {
                 let columns = bound.columns.clone();

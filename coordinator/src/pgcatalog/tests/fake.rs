@@ -285,10 +285,15 @@ impl Functions for Calls {
                     ("created", PgType::Bool),
                 ]),
                 set: false,
+                changes: true,
             }),
-            "show_chunks" => Some(Signature { columns: columns(&[("show_chunks", PgType::Regclass)]), set: true }),
-            "set_config" => Some(Signature { columns: columns(&[("set_config", PgType::Text)]), set: false }),
-            "distributed_exec" => Some(Signature { columns: Vec::new(), set: false }),
+            "show_chunks" => {
+                Some(Signature { columns: columns(&[("show_chunks", PgType::Regclass)]), set: true, changes: false })
+            }
+            "set_config" => {
+                Some(Signature { columns: columns(&[("set_config", PgType::Text)]), set: false, changes: true })
+            }
+            "distributed_exec" => Some(Signature { columns: Vec::new(), set: false, changes: true }),
             _ => None,
         }
     }

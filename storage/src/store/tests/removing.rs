@@ -255,3 +255,20 @@ fn an_older_format_is_refused_by_name() {
     let error = try_open(&vfs).err().unwrap();
     assert!(matches!(&error, StorageError::Format { found, expected: 2, .. } if found == "1"), "{error}");
 }
+
+/// Such a chunk kept the log of the whole node: it was pinned again before each pin ended.
+#[test]
+fn a_chunk_that_is_changed_all_the_time_is_sealed_all_the_same() {
+    let vfs = SimVfs::new(1);
+    let clock = Arc::new(TestClock(AtomicU64::new(0)));
+    let options = StoreOptions { seal_age: Duration::from_secs(10), ..options() };
+    let store = open_at(&vfs, options, &clock).unwrap();
+    store.attach(identity()).unwrap();
+    insert(&store, 1, 1, 1, &rows(10)).unwrap();
+    let sealed_at = (0..300).step_by(30).find(|seconds| {
+        clock.0.store(*seconds, Ordering::SeqCst);
+        addressed(&store, request(1, 1)).unwrap();
+        store.seal_due().unwrap() > 0
+    });
+    assert_eq!(sealed_at, Some(150), "ten seconds of age and twice the pin, at the next look");
+}
