@@ -70,7 +70,7 @@ fn node_problems(vfs: &dyn Vfs, dir: &Path) -> Vec<String> {
     // Files may come and go under a running node.
     match vfs.lock(&dir.join("LOCK")) {
         Ok(_lock) => storage::verify(vfs, dir).into_iter().map(|problem| problem.message).collect(),
-        Err(error) => vec![format!("cannot lock the directory (does a node run on it?): {error}")],
+        Err(error) => vec![format!("in use, or not to be locked: stop the node first ({error})")],
     }
 }
 

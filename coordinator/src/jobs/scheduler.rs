@@ -64,7 +64,9 @@ impl Scheduler {
         }
         if given_up {
             tracing::warn!(job = job.id, "job failed too often and is paused");
-            let paused = CatalogChange::AlterJob(Job { scheduled: false, ..job.clone() });
+            // As it is now: somebody may have altered it while it ran.
+            let Some(current) = self.cluster.catalog().job(job.id).cloned() else { return };
+            let paused = CatalogChange::AlterJob(Job { scheduled: false, ..Job::clone(&current) });
             if let Err(error) = self.commit(vec![paused]).await {
                 tracing::warn!(job = job.id, %error, "could not pause the job");
             }

@@ -8,7 +8,7 @@
 //!
 //! Invariants
 //! - After an error a parser is good for nothing but dropping: no part of a COPY is kept.
-//! - Memory is bounded by one record (`RECORD_BYTES_MAX`), one push and one batch.
+//! - Memory is bounded by a block per core, its columns, one push, and a record (`RECORD_BYTES_MAX`) that is not whole yet.
 //! - Delimiter, quote and escape are ASCII and no line ends: UTF-8 text may be cut at any of them.
 
 mod binary;
