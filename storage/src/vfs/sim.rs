@@ -24,6 +24,8 @@ pub enum Fault {
     FullOnce(u64),
     /// The n-th file sync reports EIO, and what it should have made durable never will be.
     SyncFails(u64),
+    /// The n-th directory sync reports EIO. The names in it are as the process left them, until power goes.
+    DirSyncFails(u64),
     /// Power goes at the n-th change, which may be half done; everything fails until `restart`.
     Crash(u64),
 }
@@ -346,6 +348,12 @@ impl Vfs for SimVfs {
         let mut disk = self.0.lock();
         if disk.change()? {
             return Err(io::Error::other("the simulated machine went off"));
+        }
+        if let Some(Fault::DirSyncFails(at)) = disk.fault {
+            disk.steps += 1;
+            if disk.steps == at + 1 {
+                return Err(io::Error::other("simulated EIO"));
+            }
         }
         let dir = disk.dirs.get_mut(dir).ok_or(io::ErrorKind::NotFound)?;
         dir.durable = dir.names.clone();

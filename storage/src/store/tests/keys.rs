@@ -180,3 +180,23 @@ fn keys_of_many_types_collide_as_sql_has_it() {
     let wide = KeyRows::new(vec![Arc::new(Int64Array::from(vec![8]))]).unwrap();
     assert_eq!(wide.matches(&narrow.with_types_of(&wide).unwrap()).unwrap(), [(0, 1)]);
 }
+
+/// Under memory pressure a transaction loses its removals; its successor of a removed row is no duplicate of that row.
+#[test]
+fn an_update_that_lost_its_removal_is_told_to_try_again() {
+    let vfs = SimVfs::new(1);
+    let clock = Arc::new(TestClock(AtomicU64::new(0)));
+    let store = open_at(&vfs, StoreOptions { delta_bytes_max: 64 << 10, ..options() }, &clock).unwrap();
+    store.attach(identity()).unwrap();
+    add(&store, 1, &[row(1, "a", 1.0, 1)]).unwrap();
+    store.stage(txn(2), vec![removal(1, &[address(&store, 1)])]).unwrap();
+    let mut number = 10;
+    while store.core.state.lock().bytes <= 32 << 10 {
+        number += 1;
+        let rows = (0..100).map(|i| row(number as i64 * 1000 + i, "b", 1.0, number as i64 * 1000 + i));
+        add(&store, number, &rows.collect::<Vec<_>>()).unwrap();
+    }
+    assert_eq!(store.seal_due().unwrap(), 1);
+    let successor = store.stage(txn(2), vec![keyed(1, &[row(1, "a", 2.0, 1)])]);
+    assert_eq!(code(successor), SqlState::SERIALIZATION_FAILURE);
+}

@@ -1,6 +1,7 @@
 //! Merging: fewer segments, the same rows; removed rows go for good when no snapshot in use can see them.
 
 use super::*;
+use crate::vfs::Fault;
 use proto::SqlState;
 
 const AGE: u64 = 600;
@@ -209,4 +210,28 @@ fn writers_readers_and_merges_go_on_side_by_side() {
     assert_eq!(store.chunk_stats(&[ChunkId(1)]).unwrap()[0].segments, 1);
     store.close().unwrap();
     assert_eq!(crate::verify(&vfs, Path::new(DIR)), []);
+}
+
+/// The new manifest may be in force although the disk reported an error: what it lists must still be there.
+#[test]
+fn a_failed_merge_takes_nothing_back_that_the_manifest_may_list() {
+    let mut failed = 0;
+    for at in 0..6 {
+        let vfs = SimVfs::new(at);
+        let (store, _) = open_with_clock(&vfs);
+        seal_many(&store, 1..=5);
+        remove(&store, 6, |row| row.number.unwrap() % 10 == 3);
+        store.seal(ChunkId(1)).unwrap();
+        let before = read(&store, 1, 6).unwrap();
+        vfs.set_fault(Fault::DirSyncFails(at));
+        failed += u32::from(store.merge_due().is_err());
+        vfs.heal();
+        drop(store);
+        vfs.kill_process();
+        let store = try_open(&vfs).unwrap();
+        assert_eq!(read(&store, 1, 6).unwrap(), before, "directory sync {at}");
+        drop(store);
+        assert_eq!(crate::verify(&vfs, Path::new(DIR)), [], "directory sync {at}");
+    }
+    assert!(failed > 1, "the fault struck {failed} times");
 }
