@@ -18,10 +18,20 @@ use datafusion::physical_plan::{
 };
 use futures::stream;
 use parking_lot::Mutex;
-use proto::{ChunkId, ColumnPredicate, CommitSeq, Error, FragmentRequest, ScanChunks, SqlState, TxnId};
+use proto::{
+    ChunkId, Clock, ColumnId, ColumnPredicate, CommitSeq, Error, FragmentRequest, ScanChunks, SqlState, TxnId,
+};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// About a quarter of a megabyte, which takes a tenth of `VISIT_TIME` to decode.
+const VISIT_CELLS: usize = 32 << 10;
+/// A visit that takes longer waits for the disk.
+const VISIT_TIME: Duration = Duration::from_millis(3);
+/// A scan for addresses may wait for a chunk that is being sealed.
+const ADDRESSES: [ColumnId; 3] = [ColumnId::CHUNK, ColumnId::PART, ColumnId::ROW];
 
 /// Puts the request's chunks under the plan's scans.
 ///
@@ -31,6 +41,7 @@ pub(super) fn bind(
     plan: Arc<dyn ExecutionPlan>,
     request: &FragmentRequest,
     store: &Arc<dyn ChunkStore>,
+    clock: &Arc<dyn Clock>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let bound = plan.transform_up(|node| {
         let Some(scan) = node.downcast_ref::<ChunkScan>() else { return Ok(Transformed::no(node)) };
@@ -38,7 +49,7 @@ pub(super) fn bind(
             let message = format!("fragment without chunks for scan {}", scan.scan);
             return Err(hide(Error::new(SqlState::PROTOCOL_VIOLATION, message)));
         };
-        let bound = BoundScan::new(scan, chunks, request.snapshot, request.txn, Arc::clone(store))?;
+        let bound = BoundScan::new(scan, chunks, request, Arc::clone(store), Arc::clone(clock))?;
         Ok(Transformed::yes(Arc::new(bound) as Arc<dyn ExecutionPlan>))
     })?;
     Ok(bound.data)
@@ -46,6 +57,7 @@ pub(super) fn bind(
 
 struct BoundScan {
     store: Arc<dyn ChunkStore>,
+    clock: Arc<dyn Clock>,
     columns: Vec<ScanColumn>,
     predicates: Vec<ColumnPredicate>,
     limit: Option<usize>,
@@ -62,9 +74,9 @@ impl BoundScan {
     fn new(
         scan: &ChunkScan,
         chunks: &ScanChunks,
-        snapshot: CommitSeq,
-        txn: Option<TxnId>,
+        request: &FragmentRequest,
         store: Arc<dyn ChunkStore>,
+        clock: Arc<dyn Clock>,
     ) -> Result<BoundScan> {
         let mut columns = Vec::with_capacity(scan.columns.len());
         for (column, field) in scan.columns.iter().zip(scan.fields()) {
@@ -76,8 +88,9 @@ impl BoundScan {
             columns,
             predicates: scan.predicates.clone(),
             limit: scan.limit,
-            snapshot,
-            txn,
+            clock,
+            snapshot: request.snapshot,
+            txn: request.txn,
             chunks_count: chunks.chunks.len(),
             queue: Arc::new(Mutex::new(chunks.chunks.iter().copied().collect())),
             properties: Arc::new(scan_properties(scan.schema(), scan.partitions())),
@@ -149,28 +162,45 @@ impl ExecutionPlan for BoundScan {
             schema: self.schema(),
             rows: None,
             rows_left: self.limit.unwrap_or(usize::MAX),
+            cells: 1,
+            slow: self.columns.iter().any(|column| ADDRESSES.contains(&column.id)),
+            clock: Arc::clone(&self.clock),
         };
         let rows = BaselineMetrics::new(&self.metrics, partition);
-        let batches = stream::try_unfold(Reading::Idle(cursor), move |reading| {
+        let start = (VecDeque::new(), Reading::Idle(cursor));
+        let batches = stream::try_unfold(start, move |(mut ready, mut reading)| {
             let rows = rows.clone();
             async move {
-                let (batch, cursor) = match reading {
-                    Reading::Idle(cursor) => read(cursor).await?,
-                    Reading::Ahead(task) => joined(task.await)?,
-                };
-                let Some(batch) = batch else { return Ok(None) };
-                rows.record_output(batch.num_rows());
-                // The next batch is read while the consumer works on this one.
-                let ahead = tokio::task::spawn_blocking(move || step(cursor));
-                Ok(Some((batch, Reading::Ahead(ahead))))
+                loop {
+                    if let Some(batch) = ready.pop_front() {
+                        let batch: RecordBatch = batch;
+                        rows.record_output(batch.num_rows());
+                        return Ok(Some((batch, (ready, reading))));
+                    }
+                    let (batches, cursor) = match reading {
+                        Reading::Idle(cursor) if cursor.slow => joined(blocking(cursor).await)?,
+                        Reading::Idle(cursor) => {
+                            // Whoever waits for the thread, or wants to end this, has a chance between two visits.
+                            tokio::task::yield_now().await;
+                            visit(cursor)?
+                        }
+                        Reading::Ahead(task) => joined(task.await)?,
+                    };
+                    if batches.is_empty() {
+                        return Ok(None);
+                    }
+                    ready = batches;
+                    reading = if cursor.slow { Reading::Ahead(blocking(cursor)) } else { Reading::Idle(cursor) };
+                }
             }
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches)))
     }
 }
 
-/// One partition's place in its chunks. Lives on one blocking thread at a time, and on none while the consumer is
-/// busy: threads cannot run out because of slow consumers. Dropping it ends the scan.
+/// One partition's place in its chunks. Reads in place as long as the page cache answers, because going to another thread
+/// and back costs as much as reading a narrow batch; once a visit is slow, on a blocking thread, and on none while the
+/// consumer is busy: threads cannot run out because of slow consumers. Dropping it ends the scan.
 struct Cursor {
     store: Arc<dyn ChunkStore>,
     queue: Arc<Mutex<VecDeque<ChunkId>>>,
@@ -179,23 +209,45 @@ struct Cursor {
     /// The chunk being read.
     rows: Option<ChunkRows>,
     rows_left: usize,
+    /// Values to read in one visit.
+    cells: usize,
+    /// The last visit took long: the next goes to a thread that may wait, ahead of the consumer.
+    slow: bool,
+    clock: Arc<dyn Clock>,
 }
 
 enum Reading {
     Idle(Cursor),
-    Ahead(tokio::task::JoinHandle<Result<(Option<RecordBatch>, Cursor)>>),
+    Ahead(tokio::task::JoinHandle<Result<Visited>>),
 }
 
-async fn read(cursor: Cursor) -> Result<(Option<RecordBatch>, Cursor)> {
-    joined(tokio::task::spawn_blocking(move || step(cursor)).await)
-}
+/// No batches: the partition is at its end.
+type Visited = (VecDeque<RecordBatch>, Cursor);
 
 fn joined<T>(outcome: Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
     outcome.unwrap_or_else(|error| Err(hide(Error::internal(format!("a chunk reader stopped: {error}")))))
 }
 
+fn blocking(cursor: Cursor) -> tokio::task::JoinHandle<Result<Visited>> {
+    tokio::task::spawn_blocking(move || visit(cursor))
+}
+
+/// The next batches. One at first, so that whoever needs few rows has them soon; then more.
+fn visit(mut cursor: Cursor) -> Result<Visited> {
+    let (mut batches, mut cells) = (VecDeque::new(), 0);
+    let started = cursor.clock.elapsed();
+    while cells < cursor.cells {
+        let Some(batch) = step(&mut cursor)? else { break };
+        cells += batch.num_rows() * batch.num_columns().max(1);
+        batches.push_back(batch);
+    }
+    cursor.cells = VISIT_CELLS;
+    cursor.slow = cursor.clock.elapsed().saturating_sub(started) > VISIT_TIME;
+    Ok((batches, cursor))
+}
+
 /// The next batch with rows, from this chunk or the next in the queue.
-fn step(mut cursor: Cursor) -> Result<(Option<RecordBatch>, Cursor)> {
+fn step(cursor: &mut Cursor) -> Result<Option<RecordBatch>> {
     while cursor.rows_left > 0 {
         let Some(rows) = &mut cursor.rows else {
             let Some(chunk) = cursor.queue.lock().pop_front() else { break };
@@ -211,10 +263,9 @@ fn step(mut cursor: Cursor) -> Result<(Option<RecordBatch>, Cursor)> {
                 cursor.rows_left -= batch.num_rows();
                 let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
                 let columns = batch.columns().to_vec();
-                let batch = RecordBatch::try_new_with_options(cursor.schema.clone(), columns, &options)?;
-                return Ok((Some(batch), cursor));
+                return Ok(Some(RecordBatch::try_new_with_options(cursor.schema.clone(), columns, &options)?));
             }
         }
     }
-    Ok((None, cursor))
+    Ok(None)
 }

@@ -68,7 +68,7 @@ impl Executor {
         let started = self.clock.elapsed();
         let context = self.context(request);
         let plan = codec::decode(&request.plan, &context)?;
-        let plan = bind(plan, request, &self.store).map_err(reveal)?;
+        let plan = bind(plan, request, &self.store, &self.clock).map_err(reveal)?;
         let batches = execute_stream(Arc::clone(&plan), context).map_err(reveal)?;
         let batches = batches.flat_map(|batch| match batch {
             Ok(batch) => {

@@ -1,7 +1,7 @@
 //! Checksums of a segment file.
 //!
 //! ```text
-//! 0            block of 64 KiB | block | … | last, shorter block      the row groups
+//! 0            block of 64 KiB | block | … | last, shorter block      the row groups, the directory of series
 //! tail_offset  page index | Parquet footer                            checked as one, crc32c in the manifest
 //! ```
 //! The footer's key-value metadata holds `seriatim.blocks`: the crc32c of each block, eight hexadecimal digits each.
@@ -175,7 +175,7 @@ impl VerifiedFile {
     }
 
     /// Reads and verifies the blocks around `range` of the body.
-    fn read(&self, range: Range<u64>) -> Result<Bytes> {
+    pub(super) fn read(&self, range: Range<u64>) -> Result<Bytes> {
         if range.start > range.end || range.end > self.tail_offset {
             return Err(StorageError::damaged(&self.path, range.start, "a reference points outside of the file"));
         }
@@ -204,13 +204,24 @@ impl VerifiedFile {
 pub(super) struct BlockReader {
     segment: Arc<super::OpenSegment>,
     cached: Mutex<VecDeque<(Range<u64>, Bytes)>>,
-    /// The parquet crate turns errors into text; the scan fetches the original here.
+    /// The parquet crate turns errors into text; here is the original.
     failure: Arc<Mutex<Option<StorageError>>>,
 }
 
 impl BlockReader {
-    pub(super) fn new(segment: Arc<super::OpenSegment>, failure: Arc<Mutex<Option<StorageError>>>) -> BlockReader {
-        BlockReader { segment, cached: Mutex::new(VecDeque::new()), failure }
+    pub(super) fn new(segment: Arc<super::OpenSegment>) -> BlockReader {
+        BlockReader { segment, cached: Mutex::default(), failure: Arc::default() }
+    }
+
+    /// Another one on the same segment, whose errors `failure` finds as well.
+    pub(super) fn another(&self) -> BlockReader {
+        let failure = Arc::clone(&self.failure);
+        BlockReader { segment: Arc::clone(&self.segment), cached: Mutex::default(), failure }
+    }
+
+    /// What was the matter when the parquet crate met an error.
+    pub(super) fn failure(&self, error: ParquetError) -> StorageError {
+        self.failure.lock().take().unwrap_or_else(|| super::parquet_error(self.segment.path(), error))
     }
 
     fn load(&self, range: Range<u64>) -> ParquetResult<Bytes> {

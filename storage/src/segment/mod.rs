@@ -7,14 +7,22 @@
 //!   do not even read the column when the whole segment is older,
 //! - each Arrow field keeps its `PARQUET:field_id`; columns are found by it, never by name. `columns` tells how columns
 //!   whose stored type differs (floats as decimals, intervals as bytes) say so,
+//! - `packed_column` writes integers in Parquet's own packing, at widths that zstd compresses best,
+//! - `series` puts a directory of the series between row groups and page index,
 //! - `blocks` tells where the checksums are that every read is verified against.
 //!
 //! A segment is listed in the manifest by its [`SegmentRecord`]; a file nobody lists is not a segment.
 
 mod blocks;
 mod columns;
+mod hybrid;
+mod matching;
+mod packed;
+mod packed_column;
+mod pages;
 mod prune;
 mod read;
+mod series;
 mod sort;
 mod write;
 
@@ -32,11 +40,12 @@ use parking_lot::Mutex;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
-use proto::{ChunkId, ColumnId};
+use proto::{ChunkId, ColumnId, ColumnPredicate};
 use serde::{Deserialize, Serialize};
+use series::Series;
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 pub(crate) const ROW_GROUP_ROWS: usize = 64 << 10;
 pub(crate) const PAGE_ROWS: usize = 8 << 10;
@@ -92,6 +101,10 @@ pub(crate) struct OpenSegment {
     metadata: ArrowReaderMetadata,
     /// In file order; `__seq` is the last.
     columns: Vec<StoredColumn>,
+    /// The first row of each row group.
+    group_starts: Vec<u32>,
+    /// Read by the first who asks for a series.
+    series: OnceLock<Arc<Series>>,
 }
 
 impl Segment {
@@ -129,7 +142,10 @@ impl OpenSegment {
         let columns = metadata.schema().fields().iter().map(|field| StoredColumn::of(field));
         let columns = columns.collect::<Result<Vec<_>, _>>();
         let columns = columns.map_err(|reason| StorageError::damaged(path, record.tail_offset, reason))?;
-        Ok(OpenSegment { record: record.clone(), file, metadata, columns })
+        let groups = metadata.metadata().row_groups().iter();
+        let group_starts = groups.scan(0, |next, group| Some(std::mem::replace(next, *next + group.num_rows() as u32)));
+        let group_starts = group_starts.collect();
+        Ok(OpenSegment { record: record.clone(), file, metadata, columns, group_starts, series: OnceLock::new() })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -149,6 +165,22 @@ impl OpenSegment {
         let shape = columns
             .filter_map(|(column, field)| Some((column.id?, columns::restored_type(column.stored, field.data_type()))));
         shape.collect()
+    }
+
+    /// The directory of series, if there is one and a predicate is about their keys.
+    fn series(&self, predicates: &[ColumnPredicate]) -> Result<Option<Arc<Series>>> {
+        let sort = &self.record.sort;
+        if !predicates.iter().any(|predicate| sort.contains(&predicate.column)) {
+            return Ok(None);
+        }
+        if let Some(series) = self.series.get() {
+            return Ok(Some(Arc::clone(series)));
+        }
+        let Some(place) = series::place(self.parquet()) else { return Ok(None) };
+        let keys = &sort[..sort.len() - 1];
+        let series = Series::read(self.file.read(place)?, keys, self.record.rows);
+        let series = Arc::new(series.map_err(|error| parquet_error(self.path(), error))?);
+        Ok(Some(Arc::clone(self.series.get_or_init(|| series))))
     }
 
     fn parquet(&self) -> &ParquetMetaData {

@@ -1,18 +1,22 @@
-//! Which rows of a segment a scan can skip, from statistics alone. Skips only what certainly fails a predicate.
+//! Which rows of a segment a scan can skip, from statistics and the directory of series alone. Skips only what certainly
+//! fails a predicate.
 
 use super::columns::{Stored, comparable, restored_type, unscale};
 use super::{OpenSegment, StoredColumn};
-use parquet::arrow::arrow_reader::RowSelection;
+use crate::error::Result;
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::statistics::Statistics;
 use proto::{ColumnPredicate, PredicateKind, Scalar};
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
-/// What to read: row groups, and the rows in them (`None`: all).
+/// What to read.
 pub(super) struct Selection {
-    pub(super) row_groups: Vec<usize>,
-    pub(super) rows: Option<RowSelection>,
+    /// Positions in the segment, ascending.
+    pub(super) rows: Vec<Range<u32>>,
+    /// Predicates that some of these rows may fail, by their place.
+    pub(super) open: Vec<usize>,
 }
 
 /// The values of a column in some range of rows lie in `min..=max`.
@@ -23,10 +27,12 @@ enum Bounds {
     Within(Scalar, Scalar),
 }
 
-pub(super) fn select(segment: &OpenSegment, predicates: &[ColumnPredicate]) -> Selection {
+/// # Errors
+/// When the directory of series cannot be read.
+pub(super) fn select(segment: &OpenSegment, predicates: &[ColumnPredicate]) -> Result<Selection> {
     let parquet = segment.parquet();
     // Statistics belong to Parquet's leaf columns; one of ours that has several has no bounds.
-    let usable = predicates.iter().filter_map(|predicate| {
+    let usable = predicates.iter().enumerate().filter_map(|(at, predicate)| {
         let root = segment.columns.iter().position(|column| column.id == Some(predicate.column))?;
         let schema = segment.metadata.parquet_schema();
         let mut leaves = (0..schema.num_columns()).filter(|leaf| schema.get_column_root_idx(*leaf) == root);
@@ -35,39 +41,46 @@ pub(super) fn select(segment: &OpenSegment, predicates: &[ColumnPredicate]) -> S
         let stored = segment.columns[root].stored;
         let data_type = restored_type(stored, segment.metadata.schema().field(root).data_type());
         let bounded = comparable(&data_type) && stored != Stored::FloatWithNan;
-        (flat && bounded).then_some((predicate, leaf, root))
+        (flat && bounded).then_some((at, predicate, leaf, root))
     });
     let usable = usable.collect::<Vec<_>>();
-    let mut row_groups = Vec::new();
-    let mut ranges: Vec<Range<usize>> = Vec::new();
-    let (mut rows_before, mut rows_kept) = (0, 0);
+    let mut certain = usable.iter().map(|(at, ..)| *at).collect::<BTreeSet<_>>();
+    let series = segment.series(predicates)?.and_then(|series| series.select(predicates));
+    let mut selected = Vec::new();
     for (number, group) in parquet.row_groups().iter().enumerate() {
         let rows = group.num_rows() as usize;
-        let may = usable.iter().all(|(predicate, leaf, root)| {
-            let bounds = group
-                .column(*leaf)
-                .statistics()
+        let bounds = usable.iter().map(|(at, predicate, leaf, root)| {
+            let statistics = group.column(*leaf).statistics();
+            let complete = statistics.is_some_and(|statistics| statistics.null_count_opt() == Some(0));
+            let bounds = statistics
                 .map_or(Bounds::Unknown, |statistics| of_row_group(statistics, rows, &segment.columns[*root]));
-            may_match(&predicate.kind, &bounds)
+            (*at, &predicate.kind, bounds, complete)
         });
-        if !may {
+        let bounds = bounds.collect::<Vec<_>>();
+        if !bounds.iter().all(|(_, kind, bounds, _)| may_match(kind, bounds)) {
             continue;
         }
         let mut kept = whole(rows);
-        for (predicate, leaf, root) in &usable {
+        for (_, predicate, leaf, root) in &usable {
             kept = intersect(&kept, &pages(segment, number, rows, predicate, *leaf, *root));
         }
         if kept.is_empty() {
             continue;
         }
-        rows_kept += kept.iter().map(|range| range.len()).sum::<usize>();
-        ranges.extend(kept.iter().map(|range| range.start + rows_before..range.end + rows_before));
-        rows_before += rows;
-        row_groups.push(number);
+        for (at, kind, bounds, complete) in &bounds {
+            if !(*complete && must_match(kind, bounds)) {
+                certain.remove(at);
+            }
+        }
+        let start = segment.group_starts[number];
+        selected.extend(kept.iter().map(|range| start + range.start as u32..start + range.end as u32));
     }
-    let rows =
-        (rows_kept < rows_before).then(|| RowSelection::from_consecutive_ranges(ranges.into_iter(), rows_before));
-    Selection { row_groups, rows }
+    if let Some((rows, decided)) = series {
+        selected = intersect(&selected, &rows);
+        certain.extend(decided);
+    }
+    let open = (0..predicates.len()).filter(|at| !certain.contains(at)).collect();
+    Ok(Selection { rows: selected, open })
 }
 
 /// Row ranges of the pages of one column that may hold a match.
@@ -100,9 +113,17 @@ fn whole(rows: usize) -> Vec<Range<usize>> {
     std::iter::once(0..rows).collect()
 }
 
-fn intersect(a: &[Range<usize>], b: &[Range<usize>]) -> Vec<Range<usize>> {
-    let both = a.iter().flat_map(|a| b.iter().map(move |b| a.start.max(b.start)..a.end.min(b.end)));
-    both.filter(|range| !range.is_empty()).collect()
+/// What two ascending lists of ranges have in common.
+fn intersect<T: Copy + Ord>(a: &[Range<T>], b: &[Range<T>]) -> Vec<Range<T>> {
+    let (mut both, mut i, mut j) = (Vec::new(), 0, 0);
+    while let (Some(left), Some(right)) = (a.get(i), b.get(j)) {
+        let common = left.start.max(right.start)..left.end.min(right.end);
+        if common.start < common.end {
+            both.push(common);
+        }
+        if left.end < right.end { i += 1 } else { j += 1 }
+    }
+    both
 }
 
 fn of_row_group(statistics: &Statistics, rows: usize, column: &StoredColumn) -> Bounds {
@@ -182,6 +203,24 @@ fn may_match(kind: &PredicateKind, bounds: &Bounds) -> bool {
 }
 
 /// `None` for values of different kinds: nothing is known then.
+/// Whether every value within the bounds does.
+fn must_match(kind: &PredicateKind, bounds: &Bounds) -> bool {
+    let Bounds::Within(low, high) = bounds else { return false };
+    let reaches = |value: &Scalar, bound: &Scalar, far: Ordering| {
+        compare(value, bound).is_some_and(|order| order == far || order == Ordering::Equal)
+    };
+    match kind {
+        PredicateKind::Range { min, max } => {
+            min.as_ref().is_none_or(|min| reaches(min, low, Ordering::Less))
+                && max.as_ref().is_none_or(|max| reaches(max, high, Ordering::Greater))
+        }
+        PredicateKind::OneOf(values) => values.iter().any(|value| {
+            let equals = |bound| compare(value, bound) == Some(Ordering::Equal);
+            equals(low) && equals(high)
+        }),
+    }
+}
+
 fn compare(a: &Scalar, b: &Scalar) -> Option<Ordering> {
     match (a, b) {
         (Scalar::Int(a), Scalar::Int(b)) => Some(a.cmp(b)),

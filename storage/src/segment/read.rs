@@ -1,35 +1,54 @@
-//! Scanning a segment: projection and pruning go down to Parquet; visibility and stored forms are undone here.
+//! Scanning a segment, batch by batch: first what decides which rows are wanted (predicates, visibility, removals), then
+//! the other columns of those rows only. `prune` has left out what statistics can tell; visibility and stored forms are
+//! undone here.
 
 use super::blocks::BlockReader;
 use super::columns::restore;
-use super::prune::{Selection, select};
-use super::{OpenSegment, SEQ, SEQ_COLUMN};
+use super::matching::matches;
+use super::pages::ColumnPages;
+use super::prune::select;
+use super::{OpenSegment, SEQ};
 use crate::deletes::{PartView, positions_array};
-use crate::error::{Result, StorageError};
+use crate::error::Result;
 use crate::projection::Projection;
-use arrow::array::{AsArray, BooleanArray, Int64Array, RecordBatch};
-use arrow::compute::{and, filter, filter_record_batch};
+use arrow::array::{ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Int64Array, RecordBatch};
+use arrow::buffer::BooleanBuffer;
+use arrow::compute::{and, filter};
 use arrow::datatypes::Int64Type;
-use parking_lot::Mutex;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
-use proto::{ColumnPredicate, CommitSeq};
-use std::collections::VecDeque;
+use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection};
+use proto::{ColumnPredicate, CommitSeq, PredicateKind};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
+
+/// When fewer than one row in so many is wanted, the others are left out while columns are read.
+const NARROW_BELOW: usize = 4;
+/// Wanted rows that are closer than this are read in one go.
+const NARROW_GAP_ROWS: usize = 128;
 
 pub(crate) struct SegmentScan {
     segment: Arc<OpenSegment>,
     view: PartView,
-    /// Where the rows to come lie in the segment; kept only if somebody asks.
-    positions: Option<VecDeque<Range<u32>>>,
     projection: Projection,
     /// The rows' visibility is to be checked against this snapshot.
     snapshot: Option<CommitSeq>,
-    /// For each wanted column its place among the columns read, and among all columns of the segment.
-    places: Vec<Option<(usize, usize)>>,
-    reader: ParquetRecordBatchReader,
-    failure: Arc<Mutex<Option<StorageError>>>,
+    batch_rows: usize,
+    /// Rows of the segment that are still to be read.
+    rows: VecDeque<Range<u32>>,
+    /// What is to be held against values, with the column's place in the file.
+    checks: Vec<(usize, PredicateKind)>,
+    /// For each wanted column its place in the file.
+    roots: Vec<Option<usize>>,
+    pages: BTreeMap<usize, ColumnPages>,
+    others: Others,
+    input: Arc<BlockReader>,
+}
+
+/// Columns that the parquet crate reads, in the order of the file.
+struct Others {
+    roots: Vec<usize>,
+    reader: Option<ParquetRecordBatchReader>,
 }
 
 impl SegmentScan {
@@ -51,82 +70,161 @@ impl SegmentScan {
         read.extend(snapshot.map(|_| segment.columns.len() - 1));
         read.sort_unstable();
         read.dedup();
-        let place = |root: usize| read.binary_search(&root).expect("every wanted column is read");
-        let places = roots.iter().map(|root| root.map(|root| (place(root), root))).collect();
 
-        let failure = Arc::new(Mutex::new(None));
-        let input = BlockReader::new(Arc::clone(&segment), Arc::clone(&failure));
-        let selection = select(&segment, predicates);
-        let located = view.hidden.is_some() || projection.addresses();
-        let positions = located.then(|| positions(&segment, &selection));
-        let mask = ProjectionMask::roots(segment.metadata.parquet_schema(), read);
-        let mut builder = ParquetRecordBatchReaderBuilder::new_with_metadata(input, segment.metadata.clone())
-            .with_batch_size(batch_rows)
-            .with_projection(mask)
-            .with_row_groups(selection.row_groups);
-        if let Some(rows) = selection.rows {
-            builder = builder.with_row_selection(rows);
-        }
-        let reader = builder.build().map_err(|error| super::parquet_error(segment.path(), error))?;
-        Ok(SegmentScan { segment, view, positions, projection, snapshot, places, reader, failure })
-    }
-
-    /// The stored batch as the reader wants it; rows that the snapshot does not see are left out, and removed ones.
-    fn conform(&mut self, stored: RecordBatch) -> Result<RecordBatch> {
-        let ranges = self.positions.as_mut().map(|positions| take_ranges(positions, stored.num_rows()));
-        let committed = self.snapshot.map(|snapshot| {
-            let seqs = stored.column_by_name(SEQ_COLUMN).expect("the column was asked for");
-            let seqs = seqs.as_primitive::<Int64Type>().values();
-            BooleanArray::from(seqs.iter().map(|seq| *seq as u64 <= snapshot.0).collect::<Vec<_>>())
-        });
-        let shown = match (committed, ranges.as_ref().and_then(|ranges| self.view.shown(ranges))) {
-            (Some(a), Some(b)) => Some(and(&a, &b)?),
-            (one, other) => one.or(other),
-        };
-        let mut rows = match (&ranges, self.projection.addresses()) {
-            (Some(ranges), true) => positions_array(ranges),
-            _ => Int64Array::from(Vec::<i64>::new()),
-        };
-        let mut visible = stored;
-        if let Some(shown) = shown {
-            visible = filter_record_batch(&visible, &shown)?;
-            if self.projection.addresses() {
-                rows = filter(&rows, &shown)?.as_primitive::<Int64Type>().clone();
+        let input = Arc::new(BlockReader::new(Arc::clone(&segment)));
+        let selection = select(&segment, predicates)?;
+        let mut pages = BTreeMap::new();
+        let mut others = Others { roots: Vec::new(), reader: None };
+        for root in read {
+            match ColumnPages::new(&segment, &input, root) {
+                Some(column) => drop(pages.insert(root, column)),
+                None => others.roots.push(root),
             }
         }
-        self.projection.batch(visible.num_rows(), |wanted| match self.places[wanted] {
-            Some((place, root)) => Some(restore(self.segment.columns[root].stored, Arc::clone(visible.column(place)))),
-            None => self.view.address(self.projection.columns[wanted].id, &rows),
-        })
+        let checks = selection.open.iter().filter_map(|at| {
+            let root = segment.columns.iter().position(|column| column.id == Some(predicates[*at].column))?;
+            pages.contains_key(&root).then(|| (root, predicates[*at].kind.clone()))
+        });
+        let checks = checks.collect();
+        if !others.roots.is_empty() {
+            let (row_groups, rows) = in_row_groups(&segment, &selection.rows);
+            let mask = ProjectionMask::roots(segment.metadata.parquet_schema(), others.roots.iter().copied());
+            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(input.another(), segment.metadata.clone())
+                .with_batch_size(batch_rows)
+                .with_projection(mask)
+                .with_row_groups(row_groups)
+                .with_row_selection(rows);
+            others.reader = Some(builder.build().map_err(|error| input.failure(error))?);
+        }
+        let rows = selection.rows.into();
+        Ok(SegmentScan { segment, view, projection, snapshot, batch_rows, rows, checks, roots, pages, others, input })
+    }
+
+    /// The wanted ones of these rows; `others` holds the columns of the parquet crate. `None` when there are none.
+    fn batch(&mut self, ranges: &[Range<u32>], others: Option<RecordBatch>) -> Result<Option<RecordBatch>> {
+        let mut whole = BTreeMap::new();
+        if let Some(others) = others {
+            for (root, array) in self.others.roots.iter().zip(others.columns()) {
+                whole.insert(*root, restore(self.segment.columns[*root].stored, Arc::clone(array)));
+            }
+        }
+        let shown = self.shown(ranges, &mut whole)?;
+        if shown.as_ref().is_some_and(|shown| shown.true_count() == 0) {
+            return Ok(None);
+        }
+        let shown = shown.filter(|shown| shown.true_count() < shown.len());
+        let count = ranges.iter().map(|range| range.len()).sum::<usize>();
+        let narrow = match &shown {
+            Some(shown) if shown.true_count() * NARROW_BELOW < count => narrowed(ranges, shown.values()),
+            _ => (ranges.to_vec(), shown.clone()),
+        };
+        let kept = |array: &ArrayRef, rows: &Option<BooleanArray>| -> Result<ArrayRef> {
+            Ok(rows.as_ref().map_or(Ok(Arc::clone(array)), |rows| filter(array, rows))?)
+        };
+        let mut columns = BTreeMap::new();
+        for root in self.roots.iter().flatten() {
+            if !columns.contains_key(root) {
+                let column = match whole.get(root) {
+                    Some(array) => kept(array, &shown)?,
+                    None => kept(&self.pages.get_mut(root).expect("it is read in pages").read(&narrow.0)?, &narrow.1)?,
+                };
+                columns.insert(*root, column);
+            }
+        }
+        let addresses =
+            if self.projection.addresses() { positions_array(ranges) } else { Int64Array::from(vec![0; 0]) };
+        let addresses = match &shown {
+            Some(shown) if self.projection.addresses() => filter(&addresses, shown)?,
+            _ => Arc::new(addresses),
+        };
+        let count = shown.as_ref().map_or(count, |shown| shown.true_count());
+        let batch = self.projection.batch(count, |wanted| match self.roots[wanted] {
+            Some(root) => Some(Arc::clone(&columns[&root])),
+            None => self.view.address(self.projection.columns[wanted].id, addresses.as_primitive::<Int64Type>()),
+        });
+        batch.map(Some)
+    }
+
+    /// Which of the rows are visible and may match; `None`: all. Columns that were read for it are left in `whole`.
+    fn shown(&mut self, ranges: &[Range<u32>], whole: &mut BTreeMap<usize, ArrayRef>) -> Result<Option<BooleanArray>> {
+        let mut shown = self.view.shown(ranges);
+        let also = |shown: &mut Option<BooleanArray>, more: BooleanArray| -> Result<bool> {
+            let both = shown.as_ref().map_or(Ok(more.clone()), |shown| and(shown, &more))?;
+            let any = both.true_count() > 0;
+            *shown = Some(both);
+            Ok(any)
+        };
+        let mut read = |root: usize, whole: &mut BTreeMap<usize, ArrayRef>| -> Result<ArrayRef> {
+            if let Some(array) = whole.get(&root) {
+                return Ok(Arc::clone(array));
+            }
+            let array = self.pages.get_mut(&root).expect("it is read in pages").read(ranges)?;
+            whole.insert(root, Arc::clone(&array));
+            Ok(array)
+        };
+        if let Some(snapshot) = self.snapshot {
+            let seqs = read(self.segment.columns.len() - 1, whole)?;
+            let seqs = seqs.as_primitive::<Int64Type>();
+            let committed = seqs.values().iter().map(|seq| *seq as u64 <= snapshot.0).collect::<BooleanBuffer>();
+            if !also(&mut shown, BooleanArray::new(committed, None))? {
+                return Ok(shown);
+            }
+        }
+        for (root, kind) in &self.checks {
+            let Some(found) = matches(kind, &read(*root, whole)?) else { continue };
+            if !also(&mut shown, found)? {
+                break;
+            }
+        }
+        Ok(shown)
     }
 }
 
-/// Positions in the segment of the rows that the selection reads, in the order in which it does.
-fn positions(segment: &OpenSegment, selection: &Selection) -> VecDeque<Range<u32>> {
-    let rows = segment.parquet().row_groups().iter().map(|group| group.num_rows() as u32);
-    let starts = rows.scan(0u32, |next, rows| {
-        let start = *next;
-        *next += rows;
-        Some(start..*next)
-    });
-    let groups = starts.collect::<Vec<_>>();
-    let mut read = selection.row_groups.iter().map(|group| groups[*group].clone()).collect::<VecDeque<_>>();
-    let Some(selectors) = &selection.rows else { return read };
-    let mut kept = VecDeque::new();
-    for selector in selectors.iter() {
-        let ranges = take_ranges(&mut read, selector.row_count);
-        if !selector.skip {
-            kept.extend(ranges);
+/// Fewer rows around the shown ones, and which of them are shown.
+fn narrowed(ranges: &[Range<u32>], shown: &BooleanBuffer) -> (Vec<Range<u32>>, Option<BooleanArray>) {
+    let mut windows: Vec<Range<usize>> = Vec::new();
+    for (start, end) in shown.set_slices() {
+        match windows.last_mut() {
+            Some(last) if start - last.end < NARROW_GAP_ROWS => last.end = end,
+            _ => windows.push(start..end),
         }
     }
-    kept
+    let mut left = BooleanBufferBuilder::new(windows.iter().map(|window| window.len()).sum());
+    let mut rows = Vec::with_capacity(windows.len());
+    let mut behind = ranges.iter().cloned().collect::<VecDeque<_>>();
+    let mut at = 0;
+    for window in windows {
+        left.append_buffer(&shown.slice(window.start, window.len()));
+        take_ranges(&mut behind, window.start - at);
+        rows.extend(take_ranges(&mut behind, window.len()));
+        at = window.end;
+    }
+    (rows, Some(BooleanArray::new(left.finish(), None)))
 }
 
-/// Takes the first `rows` positions away.
+/// The same rows as the parquet crate wants to hear of them: by row group.
+fn in_row_groups(segment: &OpenSegment, rows: &[Range<u32>]) -> (Vec<usize>, RowSelection) {
+    let (mut groups, mut ranges, mut before) = (Vec::new(), Vec::new(), 0);
+    for (number, start) in segment.group_starts.iter().enumerate() {
+        let group = *start..*start + segment.parquet().row_group(number).num_rows() as u32;
+        let first = rows.partition_point(|range| range.end <= group.start);
+        let mut inside = rows[first..].iter().take_while(|range| range.start < group.end).peekable();
+        if inside.peek().is_none() {
+            continue;
+        }
+        let place = |row: u32| before + (row.clamp(group.start, group.end) - group.start) as usize;
+        ranges.extend(inside.map(|range| place(range.start)..place(range.end)));
+        before += group.len();
+        groups.push(number);
+    }
+    (groups, RowSelection::from_consecutive_ranges(ranges.into_iter(), before))
+}
+
+/// Takes the first `rows` positions away, or all.
 fn take_ranges(positions: &mut VecDeque<Range<u32>>, rows: usize) -> Vec<Range<u32>> {
     let (mut taken, mut missing) = (Vec::new(), rows);
     while missing > 0 {
-        let first = positions.front_mut().expect("a scan returns no more rows than it selects");
+        let Some(first) = positions.front_mut() else { break };
         let count = first.len().min(missing);
         let end = first.start + count as u32;
         taken.push(first.start..end);
@@ -142,19 +240,22 @@ fn take_ranges(positions: &mut VecDeque<Range<u32>>, rows: usize) -> Vec<Range<u
 impl Iterator for SegmentScan {
     type Item = Result<RecordBatch>;
 
+    /// Batches are not empty.
     fn next(&mut self) -> Option<Result<RecordBatch>> {
         loop {
-            let batch = match self.reader.next()? {
-                Ok(stored) => self.conform(stored),
-                Err(error) => Err(self
-                    .failure
-                    .lock()
-                    .take()
-                    .unwrap_or_else(|| StorageError::damaged(self.segment.path(), 0, error.to_string()))),
+            let others = match self.others.reader.as_mut().map(|reader| reader.next()) {
+                None => None,
+                Some(None) => return None,
+                Some(Some(Ok(others))) => Some(others),
+                Some(Some(Err(error))) => return Some(Err(self.input.failure(error.into()))),
             };
-            match batch {
-                Ok(batch) if batch.num_rows() == 0 => {}
-                other => return Some(other),
+            let rows = others.as_ref().map_or(self.batch_rows, |others| others.num_rows());
+            let ranges = take_ranges(&mut self.rows, rows);
+            if ranges.is_empty() {
+                return None;
+            }
+            if let Some(batch) = self.batch(&ranges, others).transpose() {
+                return Some(batch);
             }
         }
     }

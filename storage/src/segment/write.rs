@@ -2,17 +2,21 @@
 
 use super::blocks::BlockWriter;
 use super::columns::{set_properties, store};
+use super::packed_column::{ColumnPacker, packable};
 use super::sort::sorted_rows;
-use super::{PAGE_ROWS, ROW_GROUP_ROWS, SEQ_COLUMN, SegmentRecord, file_name, parquet_error};
+use super::{PAGE_ROWS, ROW_GROUP_ROWS, SEQ_COLUMN, SegmentRecord, file_name, parquet_error, series};
 use crate::error::{Result, StorageError};
 use crate::vfs::Vfs;
 use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{concat, max, min, take};
 use arrow::datatypes::{DataType, Field, Schema};
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
 use parquet::file::metadata::SortingColumn;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
+use parquet::file::writer::SerializedFileWriter;
 use proto::{ChunkId, ChunkLayout, ColumnId, CommitSeq};
 use std::collections::HashSet;
 use std::path::Path;
@@ -60,17 +64,31 @@ pub(crate) fn write(
     let (batch, order) = stored_batch(rows, &positions)?;
 
     let path = dir.join(file_name(chunk, number));
-    let properties = properties(&batch.schema(), &positions);
+    let series_properties = properties(&batch.schema(), &[], EnabledStatistics::None);
+    let properties = properties(&batch.schema(), &positions, EnabledStatistics::Page);
     // Numbers are given again when an earlier try failed before the manifest listed it.
     if vfs.exists(&path).map_err(StorageError::io("look for", &path))? {
         vfs.remove(&path).map_err(StorageError::io("remove", &path))?;
     }
     let file = vfs.create(&path).map_err(StorageError::io("create", &path))?;
     let failed = |error| parquet_error(&path, error);
-    let mut writer = ArrowWriter::try_new(BlockWriter::new(file), batch.schema(), Some(properties)).map_err(failed)?;
-    writer.write(&batch).map_err(failed)?;
-    writer.flush().map_err(failed)?;
-    writer.sync().map_err(StorageError::io("write", &path))?;
+    let writer = ArrowWriter::try_new(BlockWriter::new(file), batch.schema(), Some(properties)).map_err(failed)?;
+    let (mut writer, others) = writer.into_serialized_writer().map_err(failed)?;
+    let mut packer = ColumnPacker::new().map_err(StorageError::io("compress", &path))?;
+    for start in (0..batch.num_rows()).step_by(ROW_GROUP_ROWS) {
+        let rows = batch.slice(start, ROW_GROUP_ROWS.min(batch.num_rows() - start));
+        write_row_group(&mut writer, &others, &mut packer, &rows).map_err(failed)?;
+    }
+    let keys = match (layout.time, sort.split_last()) {
+        (Some(time), Some((last, keys))) if *last == time => &positions[..keys.len()],
+        _ => &[],
+    };
+    if let Some(directory) = series::write(&batch, keys, series_properties).map_err(failed)? {
+        let offset = writer.bytes_written();
+        writer.write_all(&directory).map_err(StorageError::io("write", &path))?;
+        writer.append_key_value_metadata(series::note(offset, &directory));
+    }
+    writer.flush().map_err(StorageError::io("write", &path))?;
     let blocks = writer.inner_mut().end_body();
     writer.append_key_value_metadata(blocks);
     let writer = writer.into_inner().map_err(failed)?;
@@ -78,6 +96,32 @@ pub(crate) fn write(
     let rows = rows_count;
     let record = SegmentRecord { number, rows, bytes, raw_bytes, seq_min, seq_max, time, sort, tail_offset, tail_crc };
     Ok((record, order))
+}
+
+/// Integers in our packing, all other columns as the parquet crate writes them.
+fn write_row_group(
+    writer: &mut SerializedFileWriter<BlockWriter>,
+    others: &ArrowRowGroupWriterFactory,
+    packer: &mut ColumnPacker,
+    rows: &RecordBatch,
+) -> Result<(), ParquetError> {
+    let leaves = writer.schema_descr().columns().to_vec();
+    let mut leaves = leaves.iter().zip(others.create_column_writers(writer.flushed_row_groups().len())?);
+    let mut next = || leaves.next().expect("every array has its leaves in the schema");
+    let mut group = writer.next_row_group()?;
+    for (field, array) in rows.schema().fields().iter().zip(rows.columns()) {
+        if packable(field.data_type()) {
+            let (bytes, close) = packer.column(next().0, array)?;
+            group.append_column(&bytes, close)?;
+            continue;
+        }
+        for leaf in compute_leaves(field, array)? {
+            let (_, mut column) = next();
+            column.write(&leaf)?;
+            column.close()?.append_to_row_group(&mut group)?;
+        }
+    }
+    group.close().map(drop)
 }
 
 /// All rows in one batch: sorted, in stored form, with `__seq`; and their order.
@@ -109,7 +153,7 @@ fn stored_batch(rows: SegmentRows, sort: &[usize]) -> Result<(RecordBatch, Optio
     Ok((RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?, order))
 }
 
-fn properties(schema: &Schema, sort: &[usize]) -> WriterProperties {
+fn properties(schema: &Schema, sort: &[usize], statistics: EnabledStatistics) -> WriterProperties {
     let sorted_by =
         |column: &usize| SortingColumn { column_idx: *column as i32, descending: false, nulls_first: false };
     let sorting = sort.iter().map(sorted_by).collect::<Vec<_>>();
@@ -120,7 +164,7 @@ fn properties(schema: &Schema, sort: &[usize]) -> WriterProperties {
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_write_batch_size(PAGE_ROWS)
-        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_statistics_enabled(statistics)
         .set_sorting_columns(Some(sorting).filter(|columns| !columns.is_empty()));
     schema.fields().iter().fold(properties, |properties, field| set_properties(properties, field)).build()
 }

@@ -1,0 +1,337 @@
+//! One column of a segment, read by ranges of rows: only the pages with wanted rows are decompressed, and values go
+//! straight into the Arrow array the reader gets. Covers the forms in which time series are kept; columns in any other
+//! form (`readable` says no) are left to the parquet crate.
+
+use super::OpenSegment;
+use super::blocks::BlockReader;
+use super::columns::{Stored, restored_type, unscale};
+use super::hybrid::{self, Run};
+use super::packed::{self, SLACK_BYTES};
+use crate::error::{Result, StorageError};
+use arrow::array::{Array, ArrayData, ArrayRef, StringArray, StringBuilder, make_array};
+use arrow::buffer::{Buffer, NullBuffer};
+use arrow::compute::concat;
+use arrow::datatypes::{ArrowNativeType, DataType, TimeUnit};
+use bytes::Bytes;
+use parquet::basic::Encoding;
+use parquet::column::page::{Page, PageReader};
+use parquet::file::serialized_reader::SerializedPageReader;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// How the values of a column lie in its pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Packed {
+        narrow: bool,
+    },
+    /// The bytes of floating-point numbers: all first ones, all second ones, …
+    Split {
+        bytes: usize,
+    },
+    Text,
+}
+
+pub(super) struct ColumnPages {
+    segment: Arc<OpenSegment>,
+    input: Arc<BlockReader>,
+    root: usize,
+    leaf: usize,
+    form: Form,
+    nullable: bool,
+    group: Option<Group>,
+    /// The rows of the page that was read last.
+    page: Option<(Range<u32>, ArrayRef)>,
+    padded: Vec<u8>,
+}
+
+/// The row group in work.
+struct Group {
+    rows: Range<u32>,
+    pages: SerializedPageReader<BlockReader>,
+    /// The page `pages` gives next.
+    next: usize,
+    dictionary: Option<StringArray>,
+}
+
+type Decoded<T> = std::result::Result<T, String>;
+
+impl ColumnPages {
+    /// `None` when the column must be read by other means.
+    pub(super) fn new(segment: &Arc<OpenSegment>, input: &Arc<BlockReader>, root: usize) -> Option<ColumnPages> {
+        let schema = segment.metadata.parquet_schema();
+        let mut leaves = (0..schema.num_columns()).filter(|leaf| schema.get_column_root_idx(*leaf) == root);
+        let (leaf, None) = (leaves.next()?, leaves.next()) else { return None };
+        let column = schema.column(leaf);
+        if column.max_rep_level() != 0 || column.max_def_level() > 1 {
+            return None;
+        }
+        let form = form(segment, root)?;
+        let readable = |encoding| match form {
+            Form::Packed { .. } => encoding == Encoding::DELTA_BINARY_PACKED,
+            Form::Split { .. } => encoding == Encoding::BYTE_STREAM_SPLIT,
+            Form::Text => matches!(encoding, Encoding::PLAIN | Encoding::RLE_DICTIONARY),
+        };
+        let groups = segment.parquet().row_groups();
+        let mut encodings = groups.iter().flat_map(|group| group.column(leaf).encodings());
+        if !encodings.all(|encoding| encoding == Encoding::RLE || readable(encoding)) {
+            return None;
+        }
+        Some(ColumnPages {
+            segment: Arc::clone(segment),
+            input: Arc::clone(input),
+            root,
+            leaf,
+            form,
+            nullable: column.max_def_level() == 1,
+            group: None,
+            page: None,
+            padded: Vec::new(),
+        })
+    }
+
+    /// The values of these rows, as readers see them. Cheapest in ascending order.
+    pub(super) fn read(&mut self, rows: &[Range<u32>]) -> Result<ArrayRef> {
+        let mut parts = Vec::with_capacity(rows.len());
+        for range in rows {
+            let mut start = range.start;
+            while start < range.end {
+                let (page, values) = self.page_of(start)?;
+                let end = range.end.min(page.end);
+                parts.push(values.slice((start - page.start) as usize, (end - start) as usize));
+                start = end;
+            }
+        }
+        match &parts[..] {
+            [one] => Ok(Arc::clone(one)),
+            parts => Ok(concat(&parts.iter().map(|part| part.as_ref()).collect::<Vec<_>>())?),
+        }
+    }
+
+    fn page_of(&mut self, row: u32) -> Result<(Range<u32>, &ArrayRef)> {
+        if !self.page.as_ref().is_some_and(|(rows, _)| rows.contains(&row)) {
+            self.page = Some(self.load(row)?);
+        }
+        let (rows, values) = self.page.as_ref().expect("it was just loaded");
+        Ok((rows.clone(), values))
+    }
+
+    fn load(&mut self, row: u32) -> Result<(Range<u32>, ArrayRef)> {
+        let segment = Arc::clone(&self.segment);
+        let number = segment.group_starts.partition_point(|start| *start <= row) - 1;
+        let group_start = segment.group_starts[number];
+        let group_rows = group_start..group_start + segment.parquet().row_group(number).num_rows() as u32;
+        let offsets = segment.parquet().offset_index().and_then(|index| index.get(number)?.get(self.leaf));
+        let offsets = offsets.ok_or_else(|| self.damaged("the page index misses a column"))?.page_locations();
+        let first_row = |page: usize| {
+            offsets.get(page).map_or(group_rows.end, |location| group_start + location.first_row_index as u32)
+        };
+        let page = offsets.partition_point(|location| group_start + location.first_row_index as u32 <= row);
+        let page = page.checked_sub(1).ok_or_else(|| self.damaged("a row lies in no page"))?;
+        let rows = first_row(page)..first_row(page + 1);
+
+        let mut group = match self.group.take() {
+            Some(group) if group.rows == group_rows && group.next <= page => group,
+            _ => self.open_group(number, group_rows)?,
+        };
+        while group.next < page {
+            group.pages.skip_next_page().map_err(|error| super::parquet_error(segment.path(), error))?;
+            group.next += 1;
+        }
+        let read = group.pages.get_next_page().map_err(|error| self.input.failure(error))?;
+        group.next += 1;
+        let values = match read {
+            Some(page) => self.decode(page, rows.len(), group.dictionary.as_ref()),
+            None => Err("a page is missing".to_owned()),
+        };
+        self.group = Some(group);
+        Ok((rows, values.map_err(|reason| self.damaged(reason))?))
+    }
+
+    fn open_group(&self, number: usize, rows: Range<u32>) -> Result<Group> {
+        let parquet = self.segment.parquet();
+        let column = parquet.row_group(number).column(self.leaf);
+        let offsets = parquet.offset_index().map(|index| index[number][self.leaf].page_locations().clone());
+        let pages = SerializedPageReader::new(Arc::clone(&self.input), column, rows.len(), offsets);
+        let mut pages = pages.map_err(|error| super::parquet_error(self.segment.path(), error))?;
+        let mut dictionary = None;
+        if column.dictionary_page_offset().is_some() {
+            let page = pages.get_next_page().map_err(|error| self.input.failure(error))?;
+            let Some(Page::DictionaryPage { buf, num_values, .. }) = page else {
+                return Err(self.damaged("a dictionary is missing"));
+            };
+            let texts = plain_texts(&buf, num_values as usize).map_err(|reason| self.damaged(reason))?;
+            dictionary = Some(texts);
+        }
+        Ok(Group { rows, pages, next: 0, dictionary })
+    }
+
+    fn decode(&mut self, page: Page, rows: usize, dictionary: Option<&StringArray>) -> Decoded<ArrayRef> {
+        let Page::DataPageV2 { buf, encoding, num_nulls, num_rows, def_levels_byte_len, .. } = page else {
+            return Err("a page of another version".to_owned());
+        };
+        if num_rows as usize != rows {
+            return Err(format!("a page has {num_rows} rows in place of {rows}"));
+        }
+        let levels = if self.nullable { def_levels_byte_len as usize } else { 0 };
+        if levels > buf.len() || num_nulls as usize > rows {
+            return Err("a page is shorter than its levels".to_owned());
+        }
+        let nulls = match num_nulls {
+            0 => None,
+            _ => Some(NullBuffer::new(hybrid::decode_validity(&buf[..levels], rows)?)),
+        };
+        if nulls.as_ref().is_some_and(|nulls| nulls.null_count() != num_nulls as usize) {
+            return Err("a page has other NULLs than it says".to_owned());
+        }
+        let (values, there) = (buf.slice(levels..), rows - num_nulls as usize);
+        match self.form {
+            Form::Packed { narrow } => self.packed(&values, narrow, there, nulls),
+            Form::Split { bytes } => self.split(&values, bytes, there, nulls),
+            Form::Text => texts(&values, encoding, dictionary, there, nulls),
+        }
+    }
+
+    fn packed(&mut self, bytes: &Bytes, narrow: bool, there: usize, nulls: Option<NullBuffer>) -> Decoded<ArrayRef> {
+        self.padded.clear();
+        self.padded.extend_from_slice(bytes);
+        self.padded.resize(bytes.len() + SLACK_BYTES, 0);
+        let data_type = self.segment.metadata.schema().field(self.root).data_type();
+        let stored = self.segment.columns[self.root].stored;
+        let wanted = restored_type(stored, data_type);
+        let page = PackedPage { padded: &self.padded, there, nulls, wanted: &wanted };
+        match (stored, data_type) {
+            (Stored::Float64 { scale: 0 }, _) => page.array(|value| value as f64),
+            (Stored::Float64 { scale }, _) => page.array(|value| unscale(value, scale)),
+            (Stored::Float32 { scale }, _) => page.array(|value| unscale(value, scale) as f32),
+            (_, DataType::Int8) => page.array(|value| value as i8),
+            (_, DataType::Int16) => page.array(|value| value as i16),
+            _ if narrow => page.array(|value| value as i32),
+            _ => page.array(|value| value),
+        }
+    }
+
+    fn split(&self, bytes: &Bytes, width: usize, there: usize, nulls: Option<NullBuffer>) -> Decoded<ArrayRef> {
+        if bytes.len() != there * width {
+            return Err(format!("a page has {} bytes in place of {}", bytes.len(), there * width));
+        }
+        let stream = |byte: usize| &bytes[byte * there..][..there];
+        let data_type = self.segment.metadata.schema().field(self.root).data_type();
+        if width == 4 {
+            let streams: [&[u8]; 4] = std::array::from_fn(stream);
+            let values = (0..there).map(|at| f32::from_le_bytes(std::array::from_fn(|byte| streams[byte][at])));
+            return primitive(values.collect(), nulls, data_type);
+        }
+        let streams: [&[u8]; 8] = std::array::from_fn(stream);
+        let values = (0..there).map(|at| f64::from_le_bytes(std::array::from_fn(|byte| streams[byte][at])));
+        primitive(values.collect(), nulls, data_type)
+    }
+
+    fn damaged(&self, reason: impl Into<String>) -> StorageError {
+        StorageError::damaged(self.segment.path(), 0, reason.into())
+    }
+}
+
+struct PackedPage<'a> {
+    padded: &'a [u8],
+    there: usize,
+    nulls: Option<NullBuffer>,
+    wanted: &'a DataType,
+}
+
+impl PackedPage<'_> {
+    fn array<T: ArrowNativeType>(self, value: impl Fn(i64) -> T + Copy) -> Decoded<ArrayRef> {
+        let values = packed::decode(self.padded, value)?;
+        if values.len() != self.there {
+            return Err(format!("a page has {} values in place of {}", values.len(), self.there));
+        }
+        primitive(values, self.nulls, self.wanted)
+    }
+}
+
+fn form(segment: &OpenSegment, root: usize) -> Option<Form> {
+    use DataType::*;
+    let stored = segment.columns[root].stored;
+    match segment.metadata.schema().field(root).data_type() {
+        Decimal64(..) if matches!(stored, Stored::Float64 { .. } | Stored::Float32 { .. }) => {
+            Some(Form::Packed { narrow: false })
+        }
+        Int64 | Timestamp(..) | Time64(TimeUnit::Microsecond) => Some(Form::Packed { narrow: false }),
+        Int8 | Int16 | Int32 | Date32 => Some(Form::Packed { narrow: true }),
+        Float64 => Some(Form::Split { bytes: 8 }),
+        Float32 => Some(Form::Split { bytes: 4 }),
+        Utf8 => Some(Form::Text),
+        _ => None,
+    }
+}
+
+/// An array of the values, with NULLs where there are none.
+fn primitive<T: ArrowNativeType>(values: Vec<T>, nulls: Option<NullBuffer>, data_type: &DataType) -> Decoded<ArrayRef> {
+    let values = match &nulls {
+        None => values,
+        Some(nulls) => {
+            let mut spread = vec![T::default(); nulls.len()];
+            nulls.valid_indices().zip(values).for_each(|(at, value)| spread[at] = value);
+            spread
+        }
+    };
+    let data =
+        ArrayData::builder(data_type.clone()).len(values.len()).nulls(nulls).add_buffer(Buffer::from_vec(values));
+    data.build().map(make_array).map_err(|error| error.to_string())
+}
+
+fn texts(
+    bytes: &Bytes,
+    encoding: Encoding,
+    dictionary: Option<&StringArray>,
+    there: usize,
+    nulls: Option<NullBuffer>,
+) -> Decoded<ArrayRef> {
+    let dense = match encoding {
+        Encoding::PLAIN => plain_texts(bytes, there)?,
+        _ => {
+            let dictionary = dictionary.ok_or("a page without its dictionary")?;
+            dictionary_texts(bytes, dictionary, there)?
+        }
+    };
+    let Some(nulls) = nulls else { return Ok(Arc::new(dense)) };
+    let mut next = dense.iter();
+    let spread = nulls.iter().map(|there| if there { next.next().flatten() } else { None });
+    Ok(Arc::new(spread.collect::<StringArray>()))
+}
+
+fn plain_texts(bytes: &[u8], count: usize) -> Decoded<StringArray> {
+    let (mut rest, mut texts) = (bytes, StringBuilder::with_capacity(count.min(bytes.len()), bytes.len()));
+    for _ in 0..count {
+        let text = rest.split_first_chunk::<4>().and_then(|(length, after)| {
+            let (text, after) = after.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+            rest = after;
+            std::str::from_utf8(text).ok()
+        });
+        texts.append_value(text.ok_or("a text is cut off, or no UTF-8")?);
+    }
+    Ok(texts.finish())
+}
+
+fn dictionary_texts(bytes: &[u8], dictionary: &StringArray, count: usize) -> Decoded<StringArray> {
+    let (width, runs) = bytes.split_first().ok_or("an empty page of a dictionary")?;
+    let width = usize::from(*width);
+    let outside = |index: u32| format!("entry {index} of a dictionary of {}", dictionary.len());
+    let entry = |index: u32| {
+        let there = (index as usize) < dictionary.len();
+        if there { Ok(dictionary.value(index as usize)) } else { Err(outside(index)) }
+    };
+    let mut texts = StringBuilder::with_capacity(count, count * 8);
+    hybrid::decode(runs, width, count, |run| {
+        match run {
+            Run::Repeated { value, count } => texts.append_value_n(entry(value)?, count),
+            Run::Packed { bytes, count } => {
+                for at in 0..count {
+                    texts.append_value(entry(hybrid::packed_value(bytes, width, at))?);
+                }
+            }
+        }
+        Ok(())
+    })?;
+    Ok(texts.finish())
+}
