@@ -8,6 +8,7 @@
 //! - each Arrow field keeps its `PARQUET:field_id`; columns are found by it, never by name. `columns` tells how columns
 //!   whose stored type differs (floats as decimals, intervals as bytes) say so,
 //! - `packed_column` writes integers in Parquet's own packing, at widths that zstd compresses best,
+//! - text columns of many values that rows are not sorted by have bloom filters,
 //! - `series` puts a directory of the series between row groups and page index,
 //! - `blocks` tells where the checksums are that every read is verified against.
 //!
@@ -24,6 +25,8 @@ mod prune;
 mod read;
 mod series;
 mod sort;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub(crate) use columns::{comparable, storable};

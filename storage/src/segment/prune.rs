@@ -1,9 +1,12 @@
-//! Which rows of a segment a scan can skip, from statistics and the directory of series alone. Skips only what certainly
+//! Which rows of a segment a scan can skip, from statistics, bloom filters and the directory of series. Skips only what certainly
 //! fails a predicate.
 
+use super::blocks::BlockReader;
 use super::columns::{Stored, comparable, restored_type, unscale};
 use super::{OpenSegment, StoredColumn};
 use crate::error::Result;
+use parquet::bloom_filter::Sbbf;
+use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::statistics::Statistics;
 use proto::{ColumnPredicate, PredicateKind, Scalar};
@@ -28,8 +31,8 @@ enum Bounds {
 }
 
 /// # Errors
-/// When the directory of series cannot be read.
-pub(super) fn select(segment: &OpenSegment, predicates: &[ColumnPredicate]) -> Result<Selection> {
+/// When the directory of series or a bloom filter cannot be read.
+pub(super) fn select(segment: &OpenSegment, input: &BlockReader, predicates: &[ColumnPredicate]) -> Result<Selection> {
     let parquet = segment.parquet();
     // Statistics belong to Parquet's leaf columns; one of ours that has several has no bounds.
     let usable = predicates.iter().enumerate().filter_map(|(at, predicate)| {
@@ -60,6 +63,9 @@ pub(super) fn select(segment: &OpenSegment, predicates: &[ColumnPredicate]) -> R
         if !bounds.iter().all(|(_, kind, bounds, _)| may_match(kind, bounds)) {
             continue;
         }
+        if !filters_match(input, group, &usable)? {
+            continue;
+        }
         let mut kept = whole(rows);
         for (_, predicate, leaf, root) in &usable {
             kept = intersect(&kept, &pages(segment, number, rows, predicate, *leaf, *root));
@@ -81,6 +87,27 @@ pub(super) fn select(segment: &OpenSegment, predicates: &[ColumnPredicate]) -> R
     }
     let open = (0..predicates.len()).filter(|at| !certain.contains(at)).collect();
     Ok(Selection { rows: selected, open })
+}
+
+/// A predicate with its place, and the leaf and the column it is about.
+type Usable<'a> = (usize, &'a ColumnPredicate, usize, usize);
+
+/// Whether the bloom filters of a row group leave any value of each predicate that names some.
+fn filters_match(input: &BlockReader, group: &RowGroupMetaData, predicates: &[Usable<'_>]) -> Result<bool> {
+    for (_, predicate, leaf, _) in predicates {
+        let PredicateKind::OneOf(values) = &predicate.kind else { continue };
+        let filter = Sbbf::read_from_column_chunk(group.column(*leaf), input).map_err(|error| input.failure(error))?;
+        let Some(filter) = filter else { continue };
+        let may = |value: &Scalar| match value {
+            Scalar::Text(text) => filter.check(text.as_str()),
+            Scalar::Bytes(bytes) => filter.check(bytes.as_slice()),
+            _ => true,
+        };
+        if !values.iter().any(may) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Row ranges of the pages of one column that may hold a match.

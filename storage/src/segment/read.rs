@@ -72,7 +72,7 @@ impl SegmentScan {
         read.dedup();
 
         let input = Arc::new(BlockReader::new(Arc::clone(&segment)));
-        let selection = select(&segment, predicates)?;
+        let selection = select(&segment, &input, predicates)?;
         let mut pages = BTreeMap::new();
         let mut others = Others { roots: Vec::new(), reader: None };
         for root in read {

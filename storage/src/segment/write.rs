@@ -7,7 +7,7 @@ use super::sort::sorted_rows;
 use super::{PAGE_ROWS, ROW_GROUP_ROWS, SEQ_COLUMN, SegmentRecord, file_name, parquet_error, series};
 use crate::error::{Result, StorageError};
 use crate::vfs::Vfs;
-use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{concat, max, min, take};
 use arrow::datatypes::{DataType, Field, Schema};
 use parquet::arrow::ArrowWriter;
@@ -15,12 +15,17 @@ use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::SortingColumn;
-use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion};
 use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::ColumnPath;
 use proto::{ChunkId, ChunkLayout, ColumnId, CommitSeq};
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
+
+/// Rows of a column that are looked at before it gets a bloom filter, and values they must have.
+const DIVERSE_SAMPLE_ROWS: usize = 4096;
+const DIVERSE_VALUES_MIN: usize = 512;
 
 /// Rows to seal. All batches have the same columns (ids and types), in the same order; at least one row in all.
 pub(crate) struct SegmentRows {
@@ -64,8 +69,14 @@ pub(crate) fn write(
     let (batch, order) = stored_batch(rows, &positions)?;
 
     let path = dir.join(file_name(chunk, number));
-    let series_properties = properties(&batch.schema(), &[], EnabledStatistics::None);
-    let properties = properties(&batch.schema(), &positions, EnabledStatistics::Page);
+    let series_properties = properties(&batch.schema(), &[]).set_statistics_enabled(EnabledStatistics::None).build();
+    let diverse = (0..batch.num_columns()).filter(|at| !positions.contains(at) && is_diverse(batch.column(*at)));
+    let properties = diverse.fold(properties(&batch.schema(), &positions), |properties, at| {
+        let path = || ColumnPath::new(vec![batch.schema().field(at).name().clone()]);
+        let properties = properties.set_column_bloom_filter_enabled(path(), true);
+        properties.set_column_bloom_filter_max_ndv(path(), ROW_GROUP_ROWS as u64)
+    });
+    let properties = properties.build();
     // Numbers are given again when an earlier try failed before the manifest listed it.
     if vfs.exists(&path).map_err(StorageError::io("look for", &path))? {
         vfs.remove(&path).map_err(StorageError::io("remove", &path))?;
@@ -153,7 +164,15 @@ fn stored_batch(rows: SegmentRows, sort: &[usize]) -> Result<(RecordBatch, Optio
     Ok((RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?, order))
 }
 
-fn properties(schema: &Schema, sort: &[usize], statistics: EnabledStatistics) -> WriterProperties {
+/// Whether a column of texts has so many values that statistics do not find one among them: a bloom filter does.
+fn is_diverse(array: &ArrayRef) -> bool {
+    let Some(texts) = array.as_string_opt::<i32>() else { return false };
+    let sample = texts.len().min(DIVERSE_SAMPLE_ROWS);
+    let distinct = texts.iter().take(sample).flatten().collect::<HashSet<_>>().len();
+    distinct >= DIVERSE_VALUES_MIN && distinct * 2 > sample
+}
+
+fn properties(schema: &Schema, sort: &[usize]) -> WriterPropertiesBuilder {
     let sorted_by =
         |column: &usize| SortingColumn { column_idx: *column as i32, descending: false, nulls_first: false };
     let sorting = sort.iter().map(sorted_by).collect::<Vec<_>>();
@@ -164,7 +183,7 @@ fn properties(schema: &Schema, sort: &[usize], statistics: EnabledStatistics) ->
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_write_batch_size(PAGE_ROWS)
-        .set_statistics_enabled(statistics)
+        .set_statistics_enabled(EnabledStatistics::Page)
         .set_sorting_columns(Some(sorting).filter(|columns| !columns.is_empty()));
-    schema.fields().iter().fold(properties, |properties, field| set_properties(properties, field)).build()
+    schema.fields().iter().fold(properties, |properties, field| set_properties(properties, field))
 }
