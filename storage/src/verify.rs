@@ -63,7 +63,7 @@ fn verify_segment(vfs: &dyn Vfs, path: &Path, id: ChunkId, chunk: &ChunkRecord, 
     let time = chunk.layout.time.and_then(|time| record.sort.iter().position(|column| *column == time));
     let view = PartView::whole(id, Part::segment(record.number));
     let mut rows = 0;
-    for batch in SegmentScan::new(segment, view, projection, &[], CommitSeq::MAX, crate::segment::ROW_GROUP_ROWS)? {
+    for batch in SegmentScan::new(segment, view, projection, &[], CommitSeq::MAX, crate::segment::READ_ROWS)? {
         let batch = batch?;
         if let Some((low, high)) = crate::delta::bounds(batch.column(sorted))?
             && ((low as u64) < record.seq_min || high as u64 > record.seq_max)

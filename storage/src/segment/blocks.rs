@@ -25,8 +25,8 @@ use std::sync::Arc;
 const BLOCK_BYTES: u64 = 64 << 10;
 const BLOCKS_KEY: &str = "seriatim.blocks";
 const WRITE_BYTES: usize = 256 << 10;
-/// A column chunk up to this size is read whole: its pages are far smaller than a block.
-const COLUMN_CHUNK_BYTES_MAX: u64 = 4 << 20;
+/// Read at once by who reads a column from end to end; a page by itself takes the blocks it lies in.
+const AHEAD_BYTES: u64 = 8 * BLOCK_BYTES;
 /// Ranges a scan keeps; it reads its columns side by side, so this is a number of columns.
 const CACHED_RANGES_MAX: usize = 64;
 
@@ -234,15 +234,21 @@ impl BlockReader {
             return Ok(cut(whole, bytes));
         }
         let file = &self.segment.file;
-        let around = file.column_chunk(range.start);
-        let small = around.filter(|whole| within(whole) && whole.end - whole.start <= COLUMN_CHUNK_BYTES_MAX);
-        let whole = small.unwrap_or_else(|| range.clone());
+        let before = cached.iter().position(|(whole, _)| whole.start <= range.start && range.start <= whole.end);
+        let ahead = match (before, file.column_chunk(range.start)) {
+            (Some(_), Some(column)) => column.end.min(range.start + AHEAD_BYTES),
+            _ => range.end,
+        };
+        let end = range.end.max(ahead).next_multiple_of(BLOCK_BYTES).min(file.tail_offset).max(range.end);
+        let whole = range.start / BLOCK_BYTES * BLOCK_BYTES..end;
         let bytes = file.read(whole.clone()).map_err(|error| {
             let text = error.to_string();
             self.failure.lock().get_or_insert(error);
             ParquetError::General(text)
         })?;
-        if cached.len() == CACHED_RANGES_MAX {
+        if let Some(before) = before {
+            cached.remove(before);
+        } else if cached.len() == CACHED_RANGES_MAX {
             cached.pop_front();
         }
         let part = cut(&whole, &bytes);

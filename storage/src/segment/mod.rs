@@ -50,7 +50,10 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 
-pub(crate) const ROW_GROUP_ROWS: usize = 64 << 10;
+/// Pages are found by their own index: row groups need not be small.
+pub(crate) const ROW_GROUP_ROWS: usize = 256 << 10;
+/// Rows that go through memory at once when a whole segment is read.
+pub(crate) const READ_ROWS: usize = 64 << 10;
 pub(crate) const PAGE_ROWS: usize = 8 << 10;
 pub(crate) const SEQ_COLUMN: &str = "__seq";
 

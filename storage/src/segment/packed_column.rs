@@ -20,14 +20,30 @@ use std::io;
 use zstd::bulk::Compressor;
 use zstd::zstd_safe::{CParameter, Strategy};
 
-/// Packed differences hardly repeat: short repetitions cost more than the symbols they replace.
+/// Short repetitions cost more than the symbols they replace.
 const MATCH_BYTES_MIN: u32 = 7;
-const HASH_LOG: u32 = 12;
+/// How many repetitions are looked for: hardly any, because differences of measurements do not repeat; or many.
+const HASH_LOG_SYMBOLS: u32 = 6;
+const HASH_LOG_REPETITIONS: u32 = 13;
 
-/// Packs columns one after another, with one compressor.
+/// Packs columns one after another, with the same compressors.
 pub(super) struct ColumnPacker {
-    compressor: Compressor<'static>,
+    symbols: Compressor<'static>,
+    repetitions: Compressor<'static>,
 }
+
+/// How the pages of a column are written.
+#[derive(Debug, Clone, Copy)]
+struct Manner {
+    packing: Packing,
+    repeats: bool,
+}
+
+const MANNERS: [Manner; 3] = [
+    Manner { packing: Packing::Bytes, repeats: false },
+    Manner { packing: Packing::Bytes, repeats: true },
+    Manner { packing: Packing::Bits, repeats: true },
+];
 
 /// Whether a column of the stored type can be packed.
 pub(super) fn packable(data_type: &DataType) -> bool {
@@ -54,15 +70,14 @@ impl ColumnPacker {
     /// # Errors
     /// When there is no memory for it.
     pub(super) fn new() -> io::Result<ColumnPacker> {
-        let mut compressor = Compressor::new(1)?;
-        for parameter in [
-            CParameter::Strategy(Strategy::ZSTD_fast),
-            CParameter::MinMatch(MATCH_BYTES_MIN),
-            CParameter::HashLog(HASH_LOG),
-        ] {
-            compressor.set_parameter(parameter)?;
-        }
-        Ok(ColumnPacker { compressor })
+        let compressor = |hash_log| -> io::Result<Compressor<'static>> {
+            let mut compressor = Compressor::new(1)?;
+            compressor.set_parameter(CParameter::Strategy(Strategy::ZSTD_fast))?;
+            compressor.set_parameter(CParameter::MinMatch(MATCH_BYTES_MIN))?;
+            compressor.set_parameter(CParameter::HashLog(hash_log))?;
+            Ok(compressor)
+        };
+        Ok(ColumnPacker { symbols: compressor(HASH_LOG_SYMBOLS)?, repetitions: compressor(HASH_LOG_REPETITIONS)? })
     }
 
     /// The rows of one row group.
@@ -80,14 +95,16 @@ impl ColumnPacker {
             column_index: ColumnIndexBuilder::new(description.physical_type()),
             offset_index: OffsetIndexBuilder::new(),
         };
-        let mut packing = None;
+        let mut manner = None;
         for start in (0..array.len()).step_by(PAGE_ROWS) {
             let rows = array.slice(start, PAGE_ROWS.min(array.len() - start));
             let values = integers(&rows);
-            let packing = *packing.get_or_insert_with(|| self.better_packing(&values, narrow));
-            let mut packed = Vec::new();
-            encode(&values, narrow, packing, &mut packed);
-            self.add_page(&mut pages, description, &rows, &values, packed)?;
+            let manner = match manner {
+                Some(manner) => manner,
+                None => *manner.insert(self.best_manner(&values, narrow)?),
+            };
+            let page = self.pack(&values, narrow, manner)?;
+            add_page(&mut pages, description, &rows, &values, page)?;
         }
         let statistics = match pages.range {
             _ if narrow => {
@@ -116,66 +133,81 @@ impl ColumnPacker {
         Ok((pages.bytes.into(), close))
     }
 
-    /// The one that takes fewer bytes once compressed.
-    fn better_packing(&mut self, values: &[i64], narrow: bool) -> Packing {
-        let mut bytes = |packing| {
-            let mut packed = Vec::new();
-            encode(values, narrow, packing, &mut packed);
-            self.compressor.compress(&packed).map_or(packed.len(), |compressed| compressed.len().min(packed.len()))
-        };
-        if bytes(Packing::Bytes) <= bytes(Packing::Bits) { Packing::Bytes } else { Packing::Bits }
+    /// The one that takes the fewest bytes for these values.
+    fn best_manner(&mut self, values: &[i64], narrow: bool) -> Result<Manner> {
+        let mut best = (usize::MAX, MANNERS[0]);
+        for manner in MANNERS {
+            let bytes = self.pack(values, narrow, manner)?.bytes.len();
+            if bytes < best.0 {
+                best = (bytes, manner);
+            }
+        }
+        Ok(best.1)
     }
 
-    fn add_page(
-        &mut self,
-        pages: &mut Pages,
-        description: &ColumnDescPtr,
-        rows: &ArrayRef,
-        values: &[i64],
-        packed: Vec<u8>,
-    ) -> Result<()> {
-        let mut buffer = Vec::new();
-        if description.max_def_level() > 0 {
-            let all = || BooleanBuffer::new_set(rows.len());
-            encode_validity(&rows.nulls().map_or_else(all, |nulls| nulls.inner().clone()), &mut buffer);
-        }
-        let (levels, uncompressed) = (buffer.len(), buffer.len() + packed.len());
+    fn pack(&mut self, values: &[i64], narrow: bool, manner: Manner) -> Result<PackedValues> {
+        let mut packed = Vec::new();
+        encode(values, narrow, manner.packing, &mut packed);
+        let compressor = if manner.repeats { &mut self.repetitions } else { &mut self.symbols };
         let external = |error| ParquetError::External(Box::new(error));
-        let compressed = self.compressor.compress(&packed).map_err(external)?;
-        let is_compressed = compressed.len() < packed.len();
-        buffer.extend_from_slice(if is_compressed { &compressed } else { &packed });
-        let page = Page::DataPageV2 {
-            buf: buffer.into(),
-            num_values: rows.len() as u32,
-            encoding: Encoding::DELTA_BINARY_PACKED,
-            num_nulls: rows.null_count() as u32,
-            num_rows: rows.len() as u32,
-            def_levels_byte_len: levels as u32,
-            rep_levels_byte_len: 0,
-            is_compressed,
-            statistics: None,
-        };
-        let offset = pages.bytes.len();
-        let mut sink = TrackedWrite::new(&mut pages.bytes);
-        let written = SerializedPageWriter::new(&mut sink).write_page(CompressedPage::new(page, uncompressed))?;
-        sink.into_inner()?;
-        pages.uncompressed += written.uncompressed_size;
-        pages.nulls += rows.null_count();
-        pages.offset_index.append_offset_and_size(offset as i64, written.compressed_size as i32);
-        pages.offset_index.append_row_count(rows.len() as i64);
-        let range = values.iter().min().zip(values.iter().max()).map(|(min, max)| (*min, *max));
-        let bytes = |value: i64| match description.physical_type() {
-            Type::INT32 => (value as i32).to_le_bytes().to_vec(),
-            _ => value.to_le_bytes().to_vec(),
-        };
-        let (min, max) = range.map_or_else(Default::default, |(min, max)| (bytes(min), bytes(max)));
-        pages.column_index.append(range.is_none(), min, max, rows.null_count() as i64);
-        pages.range = match (pages.range, range) {
-            (Some((a, b)), Some((c, d))) => Some((a.min(c), b.max(d))),
-            (one, other) => one.or(other),
-        };
-        Ok(())
+        let compressed = compressor.compress(&packed).map_err(external)?;
+        let uncompressed = packed.len();
+        let is_compressed = compressed.len() < uncompressed;
+        Ok(PackedValues { bytes: if is_compressed { compressed } else { packed }, uncompressed, is_compressed })
     }
+}
+
+struct PackedValues {
+    bytes: Vec<u8>,
+    uncompressed: usize,
+    is_compressed: bool,
+}
+
+fn add_page(
+    pages: &mut Pages,
+    description: &ColumnDescPtr,
+    rows: &ArrayRef,
+    values: &[i64],
+    packed: PackedValues,
+) -> Result<()> {
+    let mut buffer = Vec::new();
+    if description.max_def_level() > 0 {
+        let all = || BooleanBuffer::new_set(rows.len());
+        encode_validity(&rows.nulls().map_or_else(all, |nulls| nulls.inner().clone()), &mut buffer);
+    }
+    let (levels, uncompressed) = (buffer.len(), buffer.len() + packed.uncompressed);
+    buffer.extend_from_slice(&packed.bytes);
+    let page = Page::DataPageV2 {
+        buf: buffer.into(),
+        num_values: rows.len() as u32,
+        encoding: Encoding::DELTA_BINARY_PACKED,
+        num_nulls: rows.null_count() as u32,
+        num_rows: rows.len() as u32,
+        def_levels_byte_len: levels as u32,
+        rep_levels_byte_len: 0,
+        is_compressed: packed.is_compressed,
+        statistics: None,
+    };
+    let offset = pages.bytes.len();
+    let mut sink = TrackedWrite::new(&mut pages.bytes);
+    let written = SerializedPageWriter::new(&mut sink).write_page(CompressedPage::new(page, uncompressed))?;
+    sink.into_inner()?;
+    pages.uncompressed += written.uncompressed_size;
+    pages.nulls += rows.null_count();
+    pages.offset_index.append_offset_and_size(offset as i64, written.compressed_size as i32);
+    pages.offset_index.append_row_count(rows.len() as i64);
+    let range = values.iter().min().zip(values.iter().max()).map(|(min, max)| (*min, *max));
+    let bytes = |value: i64| match description.physical_type() {
+        Type::INT32 => (value as i32).to_le_bytes().to_vec(),
+        _ => value.to_le_bytes().to_vec(),
+    };
+    let (min, max) = range.map_or_else(Default::default, |(min, max)| (bytes(min), bytes(max)));
+    pages.column_index.append(range.is_none(), min, max, rows.null_count() as i64);
+    pages.range = match (pages.range, range) {
+        (Some((a, b)), Some((c, d))) => Some((a.min(c), b.max(d))),
+        (one, other) => one.or(other),
+    };
+    Ok(())
 }
 
 /// The values that are there.

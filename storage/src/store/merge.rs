@@ -13,7 +13,7 @@ use super::{Core, Store};
 use crate::deletes::{self, ChunkDeletes, DeletesRecord, Part, PartDeletes, PartView};
 use crate::error::{Result, StorageError};
 use crate::projection::{Projection, ScanColumn};
-use crate::segment::{self, OpenSegment, ROW_GROUP_ROWS, SEQ, Segment, SegmentRecord, SegmentRows, SegmentScan, Shape};
+use crate::segment::{self, OpenSegment, READ_ROWS, SEQ, Segment, SegmentRecord, SegmentRows, SegmentScan, Shape};
 use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Field, Int64Type};
 use proto::{ChunkId, ChunkLayout, ColumnId, CommitSeq};
@@ -295,7 +295,7 @@ fn read(input: &Arc<OpenSegment>, view: PartView, rows: &mut SegmentRows) -> Res
     let mut columns = rows.ids.iter().map(column).collect::<Vec<_>>();
     columns.push(ScanColumn { id: SEQ, field: Field::new("seq", DataType::Int64, false), missing: None });
     let projection = Projection::new(columns);
-    for batch in SegmentScan::new(Arc::clone(input), view, projection, &[], CommitSeq::MAX, ROW_GROUP_ROWS)? {
+    for batch in SegmentScan::new(Arc::clone(input), view, projection, &[], CommitSeq::MAX, READ_ROWS)? {
         let mut batch = batch?;
         let seqs = batch.remove_column(rows.ids.len());
         rows.batches.push((seqs.as_primitive::<Int64Type>().clone(), batch));

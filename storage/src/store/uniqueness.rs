@@ -17,7 +17,7 @@ use crate::delta::DeltaRows;
 use crate::error::{Result, StorageError};
 use crate::keys::KeyRows;
 use crate::projection::{Projection, ScanColumn};
-use crate::segment::{ROW_GROUP_ROWS, Segment, SegmentScan};
+use crate::segment::{READ_ROWS, Segment, SegmentScan};
 use arrow::array::AsArray;
 use arrow::datatypes::{Field, Int64Type};
 use proto::{ChunkId, ColumnId, CommitSeq, TxnId, UniqueKey};
@@ -115,7 +115,7 @@ impl Core {
             // What is removed stays removed.
             let hidden = deletes.get(&part).map(|deletes| deletes.hidden(CommitSeq::MAX));
             let view = PartView { chunk: write.chunk, part, hidden };
-            let scan = SegmentScan::new(open, view, projection.clone(), &predicates, CommitSeq::MAX, ROW_GROUP_ROWS)?;
+            let scan = SegmentScan::new(open, view, projection.clone(), &predicates, CommitSeq::MAX, READ_ROWS)?;
             for batch in scan {
                 let batch = batch?;
                 let (keys, positions) = batch.columns().split_at(probe.key.columns.len());
