@@ -1,5 +1,6 @@
 //! What the user may choose.
 
+use crate::cluster::Mode;
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -13,31 +14,29 @@ pub struct Args {
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// TSBS devops (cpu-only): load, then the 15 queries.
+    /// TSBS devops (cpu-only): load, then the 15 queries and a scan.
     Tsbs(TsbsArgs),
+    /// The same with more and more rows: how cost grows.
+    Scale(ScaleArgs),
+}
+
+#[derive(Parser)]
+pub struct ScaleArgs {
+    /// Hours of data, one run for each; with 1,000 hosts: 1, 10 and 100 million rows.
+    #[arg(long, value_delimiter = ',', default_value = "3,28,278")]
+    pub hours: Vec<u32>,
+    #[command(flatten)]
+    pub run: ServerArgs,
 }
 
 #[derive(Parser)]
 pub struct TsbsArgs {
-    /// Hosts that report every 10 seconds.
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
-    pub hosts: u32,
     /// Hours of data.
     #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..))]
     pub hours: u32,
-    /// Connections that load at the same time.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub clients: u32,
-    /// Instances of each query type; the heavy types run a third of them, at least 3.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
-    pub instances: u32,
-    /// Width of a time slice.
-    #[arg(long, default_value = "12 hours")]
-    pub chunk: String,
-    /// For the data and for the choice of hosts and windows in the queries.
-    #[arg(long, default_value_t = 42)]
-    pub seed: u64,
-    /// Measure this server instead of three processes of our own, e.g. `host=127.0.0.1 port=5433 user=postgres`.
+    #[command(flatten)]
+    pub run: ServerArgs,
+    /// Measure this server instead of processes of our own, e.g. `host=127.0.0.1 port=5433 user=postgres`.
     /// Its table `cpu` is dropped.
     #[arg(long)]
     pub against: Option<String>,
@@ -50,6 +49,35 @@ pub struct TsbsArgs {
     /// Threads each peer may use.
     #[arg(long, default_value_t = 2)]
     pub peer_threads: u32,
+}
+
+/// A server of our own, and what is asked of it.
+#[derive(Parser)]
+pub struct ServerArgs {
+    /// Hosts that report every 10 seconds.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub hosts: u32,
+    /// Data nodes, a process each beside the coordinator.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub nodes: u32,
+    /// All in one process instead.
+    #[arg(long, conflicts_with = "nodes")]
+    pub embedded: bool,
+    /// After the load, kill everything and measure how soon it answers again.
+    #[arg(long)]
+    pub crash: bool,
+    /// Connections that load at the same time.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub clients: u32,
+    /// Instances of each query type; the heavy types run a third of them, at least 3.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub instances: u32,
+    /// Width of a time slice.
+    #[arg(long, default_value = "12 hours")]
+    pub chunk: String,
+    /// For the data and for the choice of hosts and windows in the queries.
+    #[arg(long, default_value_t = 42)]
+    pub seed: u64,
     /// Where the numbers are written, for machines.
     #[arg(long)]
     pub json: Option<PathBuf>,
@@ -61,7 +89,11 @@ pub struct TsbsArgs {
     pub scratch: PathBuf,
 }
 
-impl TsbsArgs {
+impl ServerArgs {
+    pub fn mode(&self) -> Mode {
+        if self.embedded { Mode::Embedded } else { Mode::Processes(self.nodes) }
+    }
+
     /// The program to measure.
     ///
     /// # Errors

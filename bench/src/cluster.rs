@@ -1,31 +1,46 @@
-//! A coordinator and two nodes as processes of the release binary, killed when dropped.
+//! Processes of the release binary: a coordinator and its nodes, or all in one. Killed when dropped.
 
 use anyhow::{Context, Result, bail};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 use tokio_postgres::NoTls;
 
-const NODES_COUNT: usize = 2;
+/// What a run is made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// A coordinator and so many nodes, a process each.
+    Processes(u32),
+    /// All in one process.
+    Embedded,
+}
 
 pub struct Cluster {
-    processes: Vec<Child>,
+    binary: PathBuf,
+    scratch: PathBuf,
+    mode: Mode,
+    processes: Vec<(String, Child)>,
+    node_addrs: Vec<SocketAddr>,
     sql_addr: SocketAddr,
 }
 
 impl Cluster {
+    /// An empty one.
+    ///
     /// # Errors
     /// When a process does not get ready; its stderr is shown.
-    pub async fn start(binary: &Path, scratch: &Path) -> Result<Cluster> {
-        let mut cluster = Cluster { processes: Vec::new(), sql_addr: ([127, 0, 0, 1], 0).into() };
-        let mut node_addrs = Vec::new();
-        for number in 1..=NODES_COUNT {
-            let dir = scratch.join(format!("dn{number}"));
-            node_addrs.push(cluster.spawn(binary, "node", &dir, &["--node-addr", "127.0.0.1:0"])?);
-        }
-        let dir = scratch.join("coordinator");
-        cluster.sql_addr = cluster.spawn(binary, "coordinator", &dir, &["--trust", "--sql-addr", "127.0.0.1:0"])?;
+    pub async fn start(binary: &Path, scratch: &Path, mode: Mode) -> Result<Cluster> {
+        let mut cluster = Cluster {
+            binary: binary.to_owned(),
+            scratch: scratch.to_owned(),
+            mode,
+            processes: Vec::new(),
+            node_addrs: Vec::new(),
+            sql_addr: ([127, 0, 0, 1], 0).into(),
+        };
+        let node_addrs = cluster.spawn_all(&[])?;
         let (client, connection) = tokio_postgres::connect(&cluster.url(), NoTls).await?;
         let connection = tokio::spawn(connection);
         for (number, addr) in (1..).zip(node_addrs) {
@@ -37,17 +52,80 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Kills every process without warning and starts them again where they were; returns the bytes their logs had, and
+    /// how long it took from the start to the answer to `query`, in seconds.
+    ///
+    /// # Errors
+    /// When a process does not come back, or the query fails.
+    pub async fn crash(&mut self, query: &str) -> Result<(u64, f64)> {
+        let addrs = self.node_addrs.clone();
+        self.kill();
+        let log_bytes = bytes_under(&self.scratch, "log")?;
+        let started = Instant::now();
+        self.spawn_all(&addrs)?;
+        loop {
+            let (client, connection) = tokio_postgres::connect(&self.url(), NoTls).await?;
+            tokio::spawn(connection);
+            match client.simple_query(query).await {
+                Ok(_) => return Ok((log_bytes, started.elapsed().as_secs_f64())),
+                // Nodes that are still replaying are not available.
+                Err(error) if started.elapsed().as_secs() > 120 => return Err(error.into()),
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
+
+    /// The most memory each process has had resident so far, in MiB.
+    pub fn peak_mib(&self) -> Vec<(String, u64)> {
+        let peak = |(name, process): &(String, Child)| {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap_or_default();
+            let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+            let kib = line.and_then(|line| line.split_whitespace().nth(1)).and_then(|kib| kib.parse::<u64>().ok());
+            (name.clone(), kib.unwrap_or(0) >> 10)
+        };
+        self.processes.iter().map(peak).collect()
+    }
+
+    /// Returns the addresses of the nodes, when they are processes. They keep those of an earlier start.
+    fn spawn_all(&mut self, former: &[SocketAddr]) -> Result<Vec<SocketAddr>> {
+        let Mode::Processes(nodes) = self.mode else {
+            let dir = self.scratch.join("embedded");
+            self.sql_addr = self.spawn("embedded", &dir, &["--trust", "--sql-addr", "127.0.0.1:0"])?;
+            return Ok(Vec::new());
+        };
+        let mut addrs = Vec::new();
+        for number in 0..nodes as usize {
+            let dir = self.scratch.join(format!("dn{}", number + 1));
+            let addr = former.get(number).map_or_else(|| "127.0.0.1:0".to_owned(), |addr| addr.to_string());
+            addrs.push(self.spawn("node", &dir, &["--node-addr", &addr])?);
+        }
+        self.node_addrs = addrs.clone();
+        let dir = self.scratch.join("coordinator");
+        self.sql_addr = self.spawn("coordinator", &dir, &["--trust", "--sql-addr", "127.0.0.1:0"])?;
+        Ok(addrs)
+    }
+
+    fn kill(&mut self) {
+        for (_, process) in &mut self.processes {
+            // Both fail only when it has ended already.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+        self.processes.clear();
+    }
+
     pub fn url(&self) -> String {
         format!("host={} port={} user=postgres dbname=postgres", self.sql_addr.ip(), self.sql_addr.port())
     }
 
     /// Returns the address the process prints when it is ready.
-    fn spawn(&mut self, binary: &Path, role: &str, dir: &Path, arguments: &[&str]) -> Result<SocketAddr> {
-        let mut command = Command::new(binary);
+    fn spawn(&mut self, role: &str, dir: &Path, arguments: &[&str]) -> Result<SocketAddr> {
+        let mut command = Command::new(&self.binary);
         command.arg(role).arg("--data-dir").arg(dir).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut child = command.spawn().with_context(|| binary.display().to_string())?;
+        let mut child = command.spawn().with_context(|| self.binary.display().to_string())?;
         let stdout = child.stdout.take().expect("stdout is piped");
-        self.processes.push(child);
+        let name = dir.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        self.processes.push((name, child));
         let mut lines = BufReader::new(stdout).lines();
         let ready = lines
             .by_ref()
@@ -62,10 +140,25 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for process in &mut self.processes {
-            // Both fail only when it has ended already.
-            let _ = process.kill();
-            let _ = process.wait();
+        self.kill();
+    }
+}
+
+/// Of the files in all folders of this name.
+fn bytes_under(dir: &Path, folder: &str) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(dir).with_context(|| dir.display().to_string())? {
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() {
+            continue;
+        }
+        if entry.file_name() == folder {
+            for file in std::fs::read_dir(entry.path())? {
+                bytes += file?.metadata()?.len();
+            }
+        } else {
+            bytes += bytes_under(&entry.path(), folder)?;
         }
     }
+    Ok(bytes)
 }

@@ -18,11 +18,15 @@ const BLOCK_BYTES: usize = 1 << 20;
 
 pub struct Loaded {
     pub rows_per_s: u64,
-    /// Compressing all chunks after the load, where the server knows how.
-    pub compress_s: Option<f64>,
-    pub bytes_per_row: Option<f64>,
     pub version: String,
     pub fsync: String,
+}
+
+/// How the rows rest once all is written.
+pub struct Settled {
+    /// Compressing all chunks, where the server knows how.
+    pub compress_s: Option<f64>,
+    pub bytes_per_row: Option<f64>,
 }
 
 /// # Errors
@@ -54,24 +58,30 @@ pub async fn load(url: &str, dialect: Dialect, data: &Data, clients: u32, chunk:
             .await?;
     }
 
+    let count = value(&client, "SELECT count(*) FROM cpu").await?;
+    ensure!(count == data.rows.to_string(), "the table holds {count} of {} rows", data.rows);
+    Ok(Loaded {
+        rows_per_s: (rows as f64 / elapsed.as_secs_f64()) as u64,
+        version: value(&client, "SELECT version()").await?,
+        fsync: value(&client, "SHOW fsync").await.unwrap_or_else(|_| "on (cannot be switched off)".to_owned()),
+    })
+}
+
+/// # Errors
+/// The server's; and when rows are missing.
+pub async fn settle(url: &str, dialect: Dialect, data: &Data) -> Result<Settled> {
+    let client = connect(url).await?;
     let compress_s = match dialect {
         Dialect::Timescale => Some(compress(&client).await?),
         _ => None,
     };
-
     let count = value(&client, "SELECT count(*) FROM cpu").await?;
     ensure!(count == data.rows.to_string(), "the table holds {count} of {} rows", data.rows);
     let size = match dialect {
         Dialect::Postgres => value(&client, "SELECT pg_total_relation_size('cpu')").await?,
         _ => value(&client, "SELECT hypertable_size('cpu')").await?,
     };
-    Ok(Loaded {
-        rows_per_s: (rows as f64 / elapsed.as_secs_f64()) as u64,
-        compress_s,
-        bytes_per_row: size.parse::<f64>().ok().map(|bytes| bytes / rows as f64),
-        version: value(&client, "SELECT version()").await?,
-        fsync: value(&client, "SHOW fsync").await.unwrap_or_else(|_| "on (cannot be switched off)".to_owned()),
-    })
+    Ok(Settled { compress_s, bytes_per_row: size.parse::<f64>().ok().map(|bytes| bytes / data.rows as f64) })
 }
 
 /// As TimescaleDB's users do it; returns how long it took, in seconds.

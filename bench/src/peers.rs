@@ -41,7 +41,7 @@ struct MeasuredQuery {
 /// # Errors
 /// When Python or the peer's package is missing, or the peer fails as a whole.
 pub fn measure(peer: &Peer, args: &TsbsArgs, data: &Data, store: &Path) -> Result<EngineResult> {
-    let kinds = queries::all(data, args.instances, args.seed, peer.dialect);
+    let kinds = queries::all(data, args.run.instances, args.run.seed, peer.dialect);
     let order = json!({
         "engine": peer.name,
         "csv": data.dir.join("cpu_*.csv"),
@@ -71,6 +71,8 @@ pub fn measure(peer: &Peer, args: &TsbsArgs, data: &Data, store: &Path) -> Resul
         fsync: "as the package has it".to_owned(),
         compress_s: None,
         rows_per_s: (data.rows as f64 / measured.load_s) as u64,
+        peak_mib: Vec::new(),
+        restart: None,
         bytes_per_row: Some(measured.bytes as f64 / data.rows as f64),
         queries,
     })

@@ -1,4 +1,4 @@
-//! The 15 query types of TSBS devops, as statements for each engine. One seed gives every engine the same hosts and the
+//! The 15 query types of TSBS devops and a scan of one metric, as statements for each engine. One seed gives every engine the same hosts and the
 //! same windows.
 
 use crate::data::{Data, METRICS, START_S, time_text};
@@ -46,6 +46,8 @@ pub fn all(data: &Data, instances: u32, seed: u64, dialect: Dialect) -> Vec<Kind
     kinds.push(kind("high-cpu-all", few, || maker.high_cpu(None)));
     kinds.push(kind("lastpoint", few, || maker.lastpoint()));
     kinds.push(kind("groupby-orderby-limit", few, || maker.groupby_orderby_limit()));
+    // Not of TSBS. An average, because the largest value is in everybody's statistics.
+    kinds.push(kind("scan-1", few, || "SELECT avg(usage_user) FROM cpu".to_owned()));
     kinds
 }
 
@@ -144,7 +146,7 @@ mod tests {
     fn every_engine_is_asked_for_the_same_hosts_and_windows() {
         let data = Data { hosts: 100, hours: 24, rows: 0, bytes: 0, dir: "".into(), parts: vec![] };
         let [timescale, duckdb] = [Dialect::Timescale, Dialect::DuckDb].map(|dialect| all(&data, 5, 42, dialect));
-        assert_eq!(timescale.len(), 15);
+        assert_eq!(timescale.len(), 16);
         for (a, b) in timescale.iter().zip(&duckdb) {
             assert!((3..=5).contains(&a.statements.len()));
             let conditions = |kind: &Kind| {

@@ -29,7 +29,18 @@ pub struct EngineResult {
     pub rows_per_s: u64,
     pub compress_s: Option<f64>,
     pub bytes_per_row: Option<f64>,
+    /// The most memory each process had resident while loading.
+    pub peak_mib: Vec<(String, u64)>,
+    pub restart: Option<Restart>,
     pub queries: Vec<Timing>,
+}
+
+/// After all processes were killed right after the load.
+#[derive(Serialize, Deserialize)]
+pub struct Restart {
+    pub log_mb: u64,
+    /// From the start of the processes to the first answer about all rows.
+    pub seconds: f64,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -117,6 +128,10 @@ impl Report {
         self.write_row(text, "bytes/row", |engine| {
             engine.bytes_per_row.map_or("-".into(), |bytes| format!("{bytes:.2}"))
         })?;
+        self.write_row(text, "peak memory while loading, MiB", |engine| engine.peak_text())?;
+        self.write_row(text, "first answer after kill -9, s (log, MB)", |engine| {
+            engine.restart.as_ref().map_or("-".into(), |restart| format!("{:.1} ({})", restart.seconds, restart.log_mb))
+        })?;
         for (index, timing) in self.engines[0].queries.iter().enumerate() {
             self.write_row(text, &format!("{}, ms", timing.name), |engine| cell(&engine.queries[index], timing))?;
         }
@@ -126,6 +141,32 @@ impl Report {
     fn write_row(&self, text: &mut String, name: &str, cell: impl Fn(&EngineResult) -> String) -> std::fmt::Result {
         writeln!(text, "| {name} | {} |", self.engines.iter().map(cell).collect::<Vec<_>>().join(" | "))
     }
+}
+
+impl EngineResult {
+    fn peak_text(&self) -> String {
+        let peaks = self.peak_mib.iter().map(|(name, mib)| format!("{name} {mib}")).collect::<Vec<_>>();
+        if peaks.is_empty() { "-".to_owned() } else { peaks.join(", ") }
+    }
+}
+
+/// One column for each number of rows.
+pub fn growth(reports: &[Report]) -> String {
+    let ours = reports.iter().map(|report| &report.engines[0]).collect::<Vec<_>>();
+    let mut lines = vec![
+        format!("| rows | {} |", reports.iter().map(|report| report.rows.to_string()).collect::<Vec<_>>().join(" | ")),
+        format!("|---|{}", "---:|".repeat(reports.len())),
+    ];
+    let mut row = |name: &str, cell: &dyn Fn(&EngineResult) -> String| {
+        lines.push(format!("| {name} | {} |", ours.iter().map(|engine| cell(engine)).collect::<Vec<_>>().join(" | ")));
+    };
+    row("load, rows/s", &|engine| engine.rows_per_s.to_string());
+    row("bytes/row", &|engine| engine.bytes_per_row.map_or("-".into(), |bytes| format!("{bytes:.2}")));
+    row("peak memory while loading, MiB", &|engine| engine.peak_text());
+    for (index, timing) in ours[0].queries.iter().enumerate() {
+        row(&format!("{}, ms", timing.name), &|engine| format!("{:.2}", engine.queries[index].median_ms));
+    }
+    lines.join("\n") + "\n"
 }
 
 /// The median, and a warning where an engine answered with another number of rows than the first.
