@@ -30,7 +30,7 @@ pub use data_node::{
 pub use env::{Clock, Rng, SystemClock, SystemRng};
 pub use error::{Error, Reaction, Result, SqlState};
 pub use ids::{ChunkId, ClusterId, ColumnId, CommitSeq, NodeName, QueryId, TableId, TxnId};
-pub use predicate::{ColumnPredicate, PredicateKind, Scalar};
+pub use predicate::{ColumnPredicate, Latest, PredicateKind, Scalar};
 pub use slots::{SLOTS_COUNT, Slot, SlotSet};
 pub use time::{TimeRange, TimeSlicing};
 

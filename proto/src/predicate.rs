@@ -18,6 +18,14 @@ pub enum PredicateKind {
     OneOf(Vec<Scalar>),
 }
 
+/// Of rows that agree in all columns of `of`, only one with the largest `time` is wanted. A hint as well: more rows may
+/// be returned.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Latest {
+    pub of: Vec<ColumnId>,
+    pub time: ColumnId,
+}
+
 /// A value as it is compared: dates as days, timestamps as microseconds, all integers as i64.
 #[derive(Debug, Clone, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub enum Scalar {

@@ -84,6 +84,7 @@ fn scan(store: &Store, columns: &[ColumnId]) -> usize {
         txn: None,
         columns,
         predicates: Vec::new(),
+        latest: None,
         batch_rows: 8192,
     };
     store.scan(request).unwrap().map(|batch| black_box(batch.unwrap()).num_rows()).sum()

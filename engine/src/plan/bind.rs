@@ -19,7 +19,7 @@ use datafusion::physical_plan::{
 use futures::stream;
 use parking_lot::Mutex;
 use proto::{
-    ChunkId, Clock, ColumnId, ColumnPredicate, CommitSeq, Error, FragmentRequest, ScanChunks, SqlState, TxnId,
+    ChunkId, Clock, ColumnId, ColumnPredicate, CommitSeq, Error, FragmentRequest, Latest, ScanChunks, SqlState, TxnId,
 };
 use std::collections::VecDeque;
 use std::fmt;
@@ -60,6 +60,7 @@ struct BoundScan {
     clock: Arc<dyn Clock>,
     columns: Vec<ScanColumn>,
     predicates: Vec<ColumnPredicate>,
+    latest: Option<Latest>,
     limit: Option<usize>,
     snapshot: CommitSeq,
     txn: Option<TxnId>,
@@ -87,6 +88,7 @@ impl BoundScan {
             store,
             columns,
             predicates: scan.predicates.clone(),
+            latest: scan.latest.clone(),
             limit: scan.limit,
             clock,
             snapshot: request.snapshot,
@@ -157,6 +159,7 @@ impl ExecutionPlan for BoundScan {
                 txn: self.txn,
                 columns: self.columns.clone(),
                 predicates: self.predicates.clone(),
+                latest: self.latest.clone(),
                 batch_rows: context.session_config().batch_size(),
             },
             schema: self.schema(),

@@ -14,7 +14,7 @@ use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion_proto::physical_plan::{AsExecutionPlan, PhysicalExtensionCodec, PhysicalProtoConverterExtension};
 use datafusion_proto::protobuf::PhysicalPlanNode;
-use proto::{ColumnId, ColumnPredicate, Error, ipc};
+use proto::{ColumnId, ColumnPredicate, Error, Latest, ipc};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -45,6 +45,7 @@ struct Header {
     columns: Vec<Column>,
     predicates: Vec<ColumnPredicate>,
     limit: Option<usize>,
+    latest: Option<Latest>,
     partitions: usize,
 }
 
@@ -75,6 +76,7 @@ impl PhysicalExtensionCodec for ScanCodec {
             columns: columns.map(|(c, field)| Column { id: c.id, nullable: field.is_nullable() }).collect(),
             predicates: scan.predicates.clone(),
             limit: scan.limit,
+            latest: scan.latest.clone(),
             partitions: scan.partitions(),
         };
         let json = serde_json::to_vec(&header).map_err(damaged)?;
@@ -108,7 +110,8 @@ impl PhysicalExtensionCodec for ScanCodec {
             columns.push(ScannedColumn { id: column.id, missing: ScalarValue::try_from_array(row.column(index), 0)? });
         }
         let schema = Arc::new(Schema::new(fields));
-        let Header { scan, predicates, limit, partitions, .. } = header;
-        Ok(Arc::new(ChunkScan::new(scan, schema, columns, predicates, limit, partitions, None)))
+        let Header { scan, predicates, limit, latest, partitions, .. } = header;
+        let scan = ChunkScan::new(scan, schema, columns, predicates, limit, partitions, None);
+        Ok(Arc::new(scan.with_latest(latest)))
     }
 }

@@ -5,6 +5,7 @@ use super::error::reveal;
 use super::execute::{EngineOptions, PARTITIONS_MAX, runtime};
 use super::explain::{self, Analyzed};
 use super::fragment::fragment;
+use super::latest;
 use super::prepare::Planner;
 use super::stack::{roomy, roomy_future};
 use super::target::narrowed;
@@ -173,6 +174,7 @@ impl Engine {
         let logical = narrowed(logical, &scope).map_err(reveal)?;
         let plan = state.create_physical_plan(&logical).await.map_err(reveal)?;
         let push_down = context.settings.push_down;
+        let plan = if push_down { latest::mark(plan).map_err(reveal)? } else { plan };
         let plan = fragment(plan, push_down, state.config_options()).map_err(reveal)?;
         let task = TaskContext::from(&state).with_runtime(Arc::clone(&self.runtime));
         Ok(Planned { plan, task: Arc::new(task) })

@@ -182,6 +182,9 @@ impl Printer {
                 names.push(format!("and {more} more"));
             }
             self.property(depth, &format!("Chunks: {}", names.join(", ")));
+            if scan.latest.is_some() {
+                self.property(depth, "Rows: the last of each series, where segments tell them");
+            }
             let excluded = source.chunks_total - source.chunks.len();
             if excluded > 0 {
                 self.property(depth, &format!("Chunks excluded during planning: {excluded}"));

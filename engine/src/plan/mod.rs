@@ -5,6 +5,7 @@
 //!    in the session's [`Relations`], views are planned in place, parameters get types.
 //! 2. `Engine::run`: values replace parameters; DataFusion optimises and makes a physical plan. On the way
 //!    `provider::HypertableProvider::scan` excludes chunks (`bounds`) and leaves a `scan::ChunkScan`.
+//!    `latest` tells scans of which only the last rows are wanted.
 //! 3. `fragment::fragment` cuts the plan: what can run where the rows are (`shards`) is encoded (`codec`) and replaced
 //!    by an `exchange::RemoteExec`.
 //! 4. Executing the rest on the coordinator makes each `RemoteExec` call `DataNode::execute` on its nodes.
@@ -25,6 +26,7 @@ mod exchange;
 mod execute;
 mod explain;
 mod fragment;
+mod latest;
 mod metrics;
 mod prepare;
 mod provider;

@@ -16,7 +16,7 @@ use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, Repla
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, SendableRecordBatchStream,
 };
-use proto::{ColumnId, ColumnPredicate, Error};
+use proto::{ColumnId, ColumnPredicate, Error, Latest};
 use std::fmt;
 use std::sync::Arc;
 
@@ -45,6 +45,8 @@ pub(super) struct ChunkScan {
     pub predicates: Vec<ColumnPredicate>,
     /// No more rows than this are of use from each partition.
     pub limit: Option<usize>,
+    /// Only the last rows are of use.
+    pub latest: Option<Latest>,
     /// `None` on a node.
     pub source: Option<ScanSource>,
     properties: Arc<PlanProperties>,
@@ -62,7 +64,11 @@ impl ChunkScan {
     ) -> ChunkScan {
         assert_eq!(schema.fields().len(), columns.len(), "a field per column");
         let properties = Arc::new(scan_properties(schema, partitions));
-        ChunkScan { scan, columns, predicates, limit, source, properties }
+        ChunkScan { scan, columns, predicates, limit, latest: None, source, properties }
+    }
+
+    pub fn with_latest(self, latest: Option<Latest>) -> ChunkScan {
+        ChunkScan { latest, ..self }
     }
 
     pub fn partitions(&self) -> usize {

@@ -2,7 +2,7 @@
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::Field;
-use proto::{ChunkId, ColumnId, ColumnPredicate, CommitSeq, Result, TxnId};
+use proto::{ChunkId, ColumnId, ColumnPredicate, CommitSeq, Latest, Result, TxnId};
 
 /// One column to read.
 #[derive(Debug, Clone)]
@@ -23,6 +23,8 @@ pub struct ChunkRequest {
     pub columns: Vec<ScanColumn>,
     /// Hints, see `proto::predicate`.
     pub predicates: Vec<ColumnPredicate>,
+    /// A hint too.
+    pub latest: Option<Latest>,
     pub batch_rows: usize,
 }
 

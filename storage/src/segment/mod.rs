@@ -30,12 +30,13 @@ mod tests;
 mod write;
 
 pub(crate) use columns::{comparable, storable};
-pub(crate) use read::SegmentScan;
+pub(crate) use read::{SegmentScan, last_rows};
 pub(crate) use sort::check_order;
 pub(crate) use write::{SegmentRows, same_seq, write};
 
 use crate::error::{Result, StorageError};
 use crate::vfs::Vfs;
+use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field};
 use blocks::VerifiedFile;
 use columns::StoredColumn;
@@ -187,6 +188,13 @@ impl OpenSegment {
         let series = Series::read(self.file.read(place)?, keys, self.record.rows);
         let series = Arc::new(series.map_err(|error| parquet_error(self.path(), error))?);
         Ok(Some(Arc::clone(self.series.get_or_init(|| series))))
+    }
+
+    /// The last row of each series, as it is stored; `None` when there is no directory of them.
+    fn last_rows(&self) -> Result<Option<RecordBatch>> {
+        let Some(place) = series::place(self.parquet()) else { return Ok(None) };
+        let entries = series::entries(self.file.read(place)?);
+        Ok(Some(entries.map_err(|error| parquet_error(self.path(), error))?))
     }
 
     fn parquet(&self) -> &ParquetMetaData {

@@ -17,7 +17,7 @@ use arrow::compute::{and, filter};
 use arrow::datatypes::Int64Type;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection};
-use proto::{ColumnPredicate, CommitSeq, PredicateKind};
+use proto::{ColumnPredicate, CommitSeq, Latest, PredicateKind};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
@@ -178,6 +178,35 @@ impl SegmentScan {
         }
         Ok(shown)
     }
+}
+
+/// The last row of each series, when these are all that `latest` wants of the segment and the reader sees it whole.
+///
+/// # Errors
+/// When the directory of series cannot be read.
+pub(crate) fn last_rows(
+    segment: &OpenSegment,
+    view: &PartView,
+    projection: &Projection,
+    latest: &Latest,
+    snapshot: CommitSeq,
+) -> Result<Option<RecordBatch>> {
+    let by_series = segment
+        .record
+        .sort
+        .split_last()
+        .is_some_and(|(time, keys)| *time == latest.time && latest.of.iter().all(|column| keys.contains(column)));
+    let whole = segment.record.seq_max <= snapshot.0 && view.hidden.is_none() && !projection.addresses();
+    if !by_series || !whole {
+        return Ok(None);
+    }
+    let Some(entries) = segment.last_rows()? else { return Ok(None) };
+    let rows = projection.batch(entries.num_rows(), |wanted| {
+        let id = projection.columns[wanted].id;
+        let root = segment.columns.iter().position(|column| column.id == Some(id))?;
+        Some(restore(segment.columns[root].stored, Arc::clone(entries.column(root))))
+    });
+    rows.map(Some)
 }
 
 /// Fewer rows around the shown ones, and which of them are shown.

@@ -63,6 +63,14 @@ pub(super) fn place(metadata: &ParquetMetaData) -> Option<Range<u64>> {
     Some(offset..offset.checked_add(length.parse::<u64>().ok()?)?)
 }
 
+/// The last rows of the series, in stored form.
+pub(super) fn entries(bytes: Bytes) -> Result<RecordBatch> {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
+    let schema = Arc::clone(reader.schema());
+    let batches = reader.build()?.collect::<Result<Vec<_>, _>>()?;
+    Ok(concat_batches(&schema, &batches)?)
+}
+
 /// A directory in memory.
 pub(super) struct Series {
     /// The keys of the series, as readers see them.
@@ -74,10 +82,8 @@ impl Series {
     /// # Errors
     /// For bytes that are no directory of `rows` rows.
     pub(super) fn read(bytes: Bytes, keys: &[ColumnId], rows: u64) -> Result<Series> {
-        let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)?;
-        let schema = Arc::clone(reader.schema());
-        let reader = reader.build()?;
-        let entries = concat_batches(&schema, &reader.collect::<Result<Vec<_>, _>>()?)?;
+        let entries = entries(bytes)?;
+        let schema = entries.schema();
         let wrong = |reason: &str| ParquetError::General(format!("the directory of series {reason}"));
         let stored = schema.fields().iter().map(|field| StoredColumn::of(field)).collect::<Result<Vec<_>, String>>();
         let stored = stored.map_err(ParquetError::General)?;

@@ -6,12 +6,12 @@ use crate::deletes::{ChunkDeletes, Part, PartView, Removal, positions_array};
 use crate::delta::DeltaRows;
 use crate::error::{Result, StorageError};
 use crate::projection::{Projection, ScanColumn};
-use crate::segment::{OpenSegment, Segment, SegmentScan};
+use crate::segment::{OpenSegment, Segment, SegmentScan, last_rows};
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::compute::{BatchCoalescer, filter};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use parking_lot::MutexGuard;
-use proto::{ChunkId, ColumnPredicate, CommitSeq, TxnId};
+use proto::{ChunkId, ColumnPredicate, CommitSeq, Latest, TxnId};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +28,8 @@ pub struct ScanRequest {
     pub columns: Vec<ScanColumn>,
     /// Rows that fail one may be left out, or not.
     pub predicates: Vec<ColumnPredicate>,
+    /// Rows that are not the last of their series may be left out, or not.
+    pub latest: Option<Latest>,
     /// Largest batch returned.
     pub batch_rows: usize,
 }
@@ -36,6 +38,7 @@ pub struct ScanRequest {
 pub struct ChunkScan {
     projection: Projection,
     predicates: Vec<ColumnPredicate>,
+    latest: Option<Latest>,
     snapshot: CommitSeq,
     batch_rows: usize,
     segments: VecDeque<(Arc<OpenSegment>, PartView)>,
@@ -78,6 +81,7 @@ impl Store {
         Ok(ChunkScan {
             projection,
             predicates: request.predicates,
+            latest: request.latest,
             snapshot: request.snapshot,
             batch_rows: request.batch_rows,
             segments: segments.collect(),
@@ -179,6 +183,13 @@ impl ChunkScan {
             }
             let (segment, view) = self.segments.pop_front()?;
             let (projection, batch_rows) = (self.projection.clone(), self.batch_rows);
+            if let Some(latest) = &self.latest {
+                match last_rows(&segment, &view, &projection, latest, self.snapshot) {
+                    Ok(None) => {}
+                    Ok(Some(rows)) => return Some(Ok(rows)),
+                    Err(error) => return Some(Err(error)),
+                }
+            }
             match SegmentScan::new(segment, view, projection, &self.predicates, self.snapshot, batch_rows) {
                 Ok(scan) => self.current = Some(scan),
                 Err(error) => return Some(Err(error)),

@@ -137,6 +137,7 @@ pub(super) fn request(chunk: u32, snapshot: u64) -> ScanRequest {
         txn: None,
         columns: [NUMBER, TIME, HOST, VALUE].map(wanted).to_vec(),
         predicates: Vec::new(),
+        latest: None,
         batch_rows: 1000,
     }
 }
