@@ -170,7 +170,7 @@ impl ExecutionPlan for BoundScan {
             clock: Arc::clone(&self.clock),
         };
         let rows = BaselineMetrics::new(&self.metrics, partition);
-        let start = (VecDeque::new(), Reading::Idle(cursor));
+        let start = (VecDeque::new(), Reading::Idle(Box::new(cursor)));
         let batches = stream::try_unfold(start, move |(mut ready, mut reading)| {
             let rows = rows.clone();
             async move {
@@ -220,23 +220,23 @@ struct Cursor {
 }
 
 enum Reading {
-    Idle(Cursor),
+    Idle(Box<Cursor>),
     Ahead(tokio::task::JoinHandle<Result<Visited>>),
 }
 
 /// No batches: the partition is at its end.
-type Visited = (VecDeque<RecordBatch>, Cursor);
+type Visited = (VecDeque<RecordBatch>, Box<Cursor>);
 
 fn joined<T>(outcome: Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
     outcome.unwrap_or_else(|error| Err(hide(Error::internal(format!("a chunk reader stopped: {error}")))))
 }
 
-fn blocking(cursor: Cursor) -> tokio::task::JoinHandle<Result<Visited>> {
+fn blocking(cursor: Box<Cursor>) -> tokio::task::JoinHandle<Result<Visited>> {
     tokio::task::spawn_blocking(move || visit(cursor))
 }
 
 /// The next batches. One at first, so that whoever needs few rows has them soon; then more.
-fn visit(mut cursor: Cursor) -> Result<Visited> {
+fn visit(mut cursor: Box<Cursor>) -> Result<Visited> {
     let (mut batches, mut cells) = (VecDeque::new(), 0);
     let started = cursor.clock.elapsed();
     while cells < cursor.cells {
