@@ -306,10 +306,13 @@ impl File {
         self.path.starts_with(prefix)
     }
 
-    /// A file that is compiled for tests only.
+    /// A file that is compiled for tests and benches only.
     fn is_test(&self) -> bool {
         let name = self.path.rsplit('/').next().unwrap_or_default();
-        self.is_under("tests/") || self.path.contains("/tests/") || name == "tests.rs" || name.ends_with("_test.rs")
+        self.is_under("tests/")
+            || ["/tests/", "/benches/"].iter().any(|folder| self.path.contains(folder))
+            || name == "tests.rs"
+            || name.ends_with("_test.rs")
     }
 
     /// The `//!` lines at the top.

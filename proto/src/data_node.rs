@@ -132,6 +132,8 @@ pub struct ChunkStats {
     pub disk_bytes: u64,
     pub delta_bytes: u64,
     pub segments: u32,
+    /// What the rows of the segments take in memory, neither encoded nor compressed.
+    pub raw_bytes: u64,
 }
 
 /// # Errors

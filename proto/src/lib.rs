@@ -35,7 +35,7 @@ pub use slots::{SLOTS_COUNT, Slot, SlotSet};
 pub use time::{TimeRange, TimeSlicing};
 
 /// Version of the wire between coordinator and node. Both sides must be equal.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// Largest gRPC message either side accepts. Writers cut their blocks well below it.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;

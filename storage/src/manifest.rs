@@ -21,6 +21,7 @@ use crc32c::crc32c_append;
 use proto::{ChunkId, ChunkLayout, CommitSeq, NodeIdentity, TxnId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 pub(crate) const FORMAT_VERSION: u32 = 2;
@@ -41,6 +42,10 @@ pub struct Manifest {
     pub segment_next: u64,
     /// The log is complete from here on.
     pub log_needed: Lsn,
+    /// The log was durable up to here when this was written: one that ends before it is not the log of this directory,
+    /// or an old version of it. A manifest without it says nothing, so both kinds are read by both builds.
+    #[serde(default)]
+    pub log_end: Lsn,
     pub chunks: BTreeMap<ChunkId, ChunkRecord>,
     pub dropped: ChunkSet,
     /// The youngest commits, whose log records may be gone.
@@ -59,6 +64,14 @@ pub struct ChunkRecord {
     pub horizon: CommitSeq,
 }
 
+impl ChunkRecord {
+    /// Of all its files.
+    pub(crate) fn file_names(&self, id: ChunkId) -> impl Iterator<Item = String> {
+        let segments = self.segments.iter().map(move |segment| segment.file_name(id));
+        segments.chain(self.deletes.iter().map(move |deletes| deletes.file_name(id)))
+    }
+}
+
 /// A set of chunks as half-open ranges: chunks are dropped in the order they were made, mostly.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChunkSet(BTreeMap<u32, u32>);
@@ -73,6 +86,7 @@ impl Manifest {
             commit_seq_max: CommitSeq::ZERO,
             segment_next: 1,
             log_needed: Lsn(0),
+            log_end: Lsn(0),
             chunks: BTreeMap::new(),
             dropped: ChunkSet::default(),
             committed: Vec::new(),
@@ -101,6 +115,17 @@ impl Manifest {
         }
         let manifest = serde_json::from_slice(payload);
         manifest.map(Some).map_err(|error| StorageError::damaged(&path, HEADER_BYTES as u64, error.to_string()))
+    }
+
+    /// Whether the log holds what is nowhere else.
+    pub(crate) fn check_log(&self, dir: &Path, log: Range<Lsn>) -> Result<()> {
+        if log.start > self.log_needed || log.end < self.log_needed {
+            let (from, to) = (log.start.0, log.end.0);
+            let reason =
+                format!("the log holds {from}..{to}, but rows from {} on are in no segment", self.log_needed.0);
+            return Err(StorageError::damaged(dir, from, reason));
+        }
+        Ok(())
     }
 
     /// Replaces the manifest; durable on return.

@@ -9,7 +9,8 @@
 //!   run there instead, which is how the tests themselves are checked. `SERIATIM_RECORD=1` besides writes what that
 //!   server answered into `tests/slt`.
 //! - `SERIATIM_SLT`: only the scripts whose name contains it.
-//! - `SERIATIM_CLIENTS=1`: also the tests that need psql; `.ci/run` sets it.
+//! - `SERIATIM_CLIENTS=1`: also the tests that need psql, and Python with duckdb and pyarrow (`SERIATIM_PYTHON`); `.ci/run`
+//!   sets it.
 
 #![allow(clippy::unwrap_used, reason = "all of this is test code, helpers included")]
 
@@ -20,6 +21,7 @@ mod copy;
 mod crash;
 mod lifecycle;
 mod psql;
+mod readers;
 mod slt;
 mod tutorial;
 mod wire;

@@ -120,14 +120,33 @@ fn check_enabled<'a>(table: &TableDef, hypertable: &'a Hypertable) -> Result<&'a
     })
 }
 
-/// Before: not known, for rows were never kept uncompressed. After: the bytes its nodes report, without index or TOAST.
-fn sizes(after: Option<u64>) -> Vec<Value> {
+/// What a node reports of compressed chunks.
+#[derive(Clone, Copy, Default)]
+struct Sizes {
+    /// What the rows take in memory: they are on disk in no other form than the compressed one.
+    before: u64,
+    after: u64,
+}
+
+impl Sizes {
+    fn of(host: &Host<'_>, chunk: &ChunkDef) -> Sizes {
+        let stats = host.system.stats().get(&chunk.id);
+        stats.map_or(Sizes::default(), |stats| Sizes { before: stats.raw_bytes, after: stats.disk_bytes })
+    }
+
+    fn plus(self, other: Sizes) -> Sizes {
+        Sizes { before: self.before + other.before, after: self.after + other.after }
+    }
+}
+
+/// Table, index, TOAST and total, before and after; neither has an index or TOAST.
+fn columns(sizes: Option<Sizes>) -> Vec<Value> {
     let number = |bytes: u64| Value::Int(i64::try_from(bytes).unwrap_or(i64::MAX));
-    let after = match after {
-        Some(bytes) => [number(bytes), number(0), number(0), number(bytes)],
-        None => [Value::Null, Value::Null, Value::Null, Value::Null],
-    };
-    [Value::Null, Value::Null, Value::Null, Value::Null].into_iter().chain(after).collect()
+    let four = |bytes: u64| [number(bytes), number(0), number(0), number(bytes)];
+    match sizes {
+        Some(Sizes { before, after }) => four(before).into_iter().chain(four(after)).collect(),
+        None => vec![Value::Null; 8],
+    }
 }
 
 type Chunks = Vec<Arc<ChunkDef>>;
@@ -146,24 +165,20 @@ fn node_name(hypertable: &Hypertable, node: &NodeName) -> Value {
     if hypertable.distributed { Value::text(node.as_str()) } else { Value::Null }
 }
 
-fn disk_bytes(host: &Host<'_>, chunk: &ChunkDef) -> u64 {
-    host.system.stats().get(&chunk.id).map_or(0, |stats| stats.disk_bytes)
-}
-
 pub fn hypertable_stats(host: &mut Host<'_>, args: &Bound<'_>) -> Result<Vec<Row>> {
     let (hypertable, chunks) = chunks_of(host, args)?;
-    // Chunks, compressed ones, the bytes of these.
-    let mut nodes: BTreeMap<&NodeName, (i64, i64, u64)> = BTreeMap::new();
+    // Chunks, compressed ones, the sizes of these.
+    let mut nodes: BTreeMap<&NodeName, (i64, i64, Sizes)> = BTreeMap::new();
     for chunk in &chunks {
-        let bytes = if chunk.compressed { disk_bytes(host, chunk) } else { 0 };
+        let sizes = if chunk.compressed { Sizes::of(host, chunk) } else { Sizes::default() };
         for node in &chunk.nodes {
             let of_node = nodes.entry(node).or_default();
-            *of_node = (of_node.0 + 1, of_node.1 + i64::from(chunk.compressed), of_node.2 + bytes);
+            *of_node = (of_node.0 + 1, of_node.1 + i64::from(chunk.compressed), of_node.2.plus(sizes));
         }
     }
-    let rows = nodes.into_iter().map(|(node, (total, compressed, bytes))| {
+    let rows = nodes.into_iter().map(|(node, (total, compressed, sizes))| {
         let counts = [Value::Int(total), Value::Int(compressed)];
-        let sizes = sizes((compressed > 0).then_some(bytes));
+        let sizes = columns((compressed > 0).then_some(sizes));
         counts.into_iter().chain(sizes).chain([node_name(&hypertable, node)]).collect()
     });
     Ok(rows.collect())
@@ -174,11 +189,11 @@ pub fn chunk_stats(host: &mut Host<'_>, args: &Bound<'_>) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for chunk in &chunks {
         let status = if chunk.compressed { "Compressed" } else { "Uncompressed" };
-        let bytes = chunk.compressed.then(|| disk_bytes(host, chunk));
+        let sizes = chunk.compressed.then(|| Sizes::of(host, chunk));
         for node in &chunk.nodes {
             let names =
                 [Value::text(&hypertable.chunk_schema), Value::text(chunk.name(&hypertable)), Value::text(status)];
-            rows.push(names.into_iter().chain(sizes(bytes)).chain([node_name(&hypertable, node)]).collect());
+            rows.push(names.into_iter().chain(columns(sizes)).chain([node_name(&hypertable, node)]).collect());
         }
     }
     Ok(rows)

@@ -102,7 +102,8 @@ impl Cluster {
         connector: Arc<dyn Connector>,
         options: ClusterOptions,
     ) -> Result<Arc<Cluster>> {
-        let log_options = LogOptions { segment_bytes_max: options.log_bytes_max.max(1 << 16) / 4 };
+        let log_options =
+            LogOptions { segment_bytes_max: options.log_bytes_max.max(1 << 16) / 4, ..Default::default() };
         let (log, mut machine) = FileLog::open(vfs, rng.as_ref(), dir, log_options)?;
         let log: Arc<dyn DecisionLog> = Arc::new(log);
         let record = Record::Epoch { epoch: machine.epoch + 1 };

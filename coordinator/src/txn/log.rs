@@ -12,7 +12,8 @@
 //!
 //! Invariants
 //! - CATALOG is made before the first record, so that a log without it means a lost file, never a new cluster.
-//! - Records before CATALOG's position are never applied again.
+//! - Records before CATALOG's position are never applied again; all of them were durable when it was written. A log
+//!   that ends before it, or starts behind it, is refused.
 
 use super::record::{Machine, Record};
 use crate::catalog::CatalogState;
@@ -93,9 +94,11 @@ impl FileLog {
             write_catalog(vfs.as_ref(), dir, &CatalogFile { position: Lsn(0), machine })?;
         }
         let CatalogFile { position, mut machine } = read_catalog(vfs.as_ref(), &path)?;
+        let options = LogOptions { durable_end: position, ..options };
         let log = Log::open(Arc::clone(&vfs), &records, options, &mut |lsn, bytes| {
             replay(&mut machine, position, lsn, &bytes)
         })?;
+        check_start(&records, log.start(), position)?;
         let log =
             FileLog { log: Arc::new(log), vfs, dir: dir.to_owned(), compacted: Mutex::new(position), _lock: lock };
         Ok((log, machine))
@@ -109,7 +112,17 @@ impl FileLog {
 pub fn verify(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
     let _lock = lock(vfs, dir)?;
     let CatalogFile { position, mut machine } = read_catalog(vfs, &dir.join(CATALOG))?;
-    Log::verify(vfs, &dir.join("log"), &mut |lsn, bytes| replay(&mut machine, position, lsn, &bytes))?;
+    let records = dir.join("log");
+    let held = Log::verify(vfs, &records, position, &mut |lsn, bytes| replay(&mut machine, position, lsn, &bytes))?;
+    Ok(check_start(&records, held.start, position)?)
+}
+
+/// Records that neither `CATALOG` counts nor the log holds: one of the two is an old version of itself.
+fn check_start(records: &Path, start: Lsn, position: Lsn) -> Result<(), StorageError> {
+    if start > position {
+        let reason = format!("the log starts at {}, but {CATALOG} counts only what is before {}", start.0, position.0);
+        return Err(StorageError::damaged(records, start.0, reason));
+    }
     Ok(())
 }
 

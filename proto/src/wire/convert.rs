@@ -158,6 +158,7 @@ pub(super) fn stats_to(stats: ChunkStats) -> v1::ChunkStats {
         disk_bytes: stats.disk_bytes,
         delta_bytes: stats.delta_bytes,
         segments: stats.segments,
+        raw_bytes: stats.raw_bytes,
     }
 }
 
@@ -168,5 +169,6 @@ pub(super) fn stats_from(stats: v1::ChunkStats) -> ChunkStats {
         disk_bytes: stats.disk_bytes,
         delta_bytes: stats.delta_bytes,
         segments: stats.segments,
+        raw_bytes: stats.raw_bytes,
     }
 }

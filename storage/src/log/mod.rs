@@ -19,6 +19,7 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use record::{FILE_HEADER_BYTES, FileHeader};
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,18 +27,20 @@ use std::sync::Arc;
 pub const RECORD_BYTES_MAX: usize = 128 << 20;
 
 /// Where a record begins: its byte position in the log since the beginning of time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Lsn(pub u64);
 
 #[derive(Debug, Clone)]
 pub struct LogOptions {
     /// A file that would grow beyond it is closed and the next one begun. A longer record gets a file of its own.
     pub segment_bytes_max: u64,
+    /// The log was durable up to here, as another file says: what is missing or bad before it is damage, no torn tail.
+    pub durable_end: Lsn,
 }
 
 impl Default for LogOptions {
     fn default() -> Self {
-        LogOptions { segment_bytes_max: 64 << 20 }
+        LogOptions { segment_bytes_max: 64 << 20, durable_end: Lsn(0) }
     }
 }
 
@@ -79,13 +82,14 @@ impl Log {
         recover::open(vfs, dir, options, visit)
     }
 
-    /// Like `open`, but changes nothing.
+    /// Like `open`, but changes nothing. Where the log starts and ends.
     pub fn verify(
         vfs: &dyn Vfs,
         dir: &Path,
+        durable_end: Lsn,
         visit: &mut dyn FnMut(Lsn, Bytes) -> Result<(), StorageError>,
-    ) -> Result<(), StorageError> {
-        recover::check_only(vfs, dir, visit)
+    ) -> Result<Range<Lsn>, StorageError> {
+        recover::check_only(vfs, dir, durable_end, visit)
     }
 
     /// Adds one record, the concatenation of `parts`, which must not be empty. Ordered, not yet durable.
@@ -211,18 +215,20 @@ impl Log {
                 Ok(())
             }
             Err(error) => {
-                // A leftover must not come back after a crash, when the file before it has grown past its start.
-                let path = self.dir.join(file_name(state.end));
-                let removed = match self.vfs.exists(&path) {
-                    Ok(true) => self.vfs.remove(&path).and_then(|()| self.vfs.sync_dir(&self.dir)),
-                    Ok(false) => Ok(()),
-                    Err(error) => Err(error),
-                };
-                if !error.is_disk_full() || removed.is_err() {
+                if !error.is_disk_full() || self.remove_leftover(state.end).is_err() {
                     state.poison = Some(error.to_string());
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// A file that could not be made must not come back after a crash, when the file before it has grown past its start.
+    fn remove_leftover(&self, start: u64) -> std::io::Result<()> {
+        let path = self.dir.join(file_name(start));
+        match self.vfs.exists(&path)? {
+            true => self.vfs.remove(&path).and_then(|()| self.vfs.sync_dir(&self.dir)),
+            false => Ok(()),
         }
     }
 

@@ -11,8 +11,10 @@
 //! ```
 //! A bad record at lsn X in the last file is corruption exactly if some later intact record says that bytes beyond X
 //! were durable when it was written; else everything from X on was never acknowledged, and is cut.
-//! Limit: rot in the last acknowledged records, after which nothing was written, looks like a torn tail. A mark written
-//! at a clean close (`Log::mark`) covers them.
+//! Another file may know more: nothing before `LogOptions::durable_end` was ever a torn tail, and a log that ends before
+//! it is an old version of itself.
+//! Limit: rot in the last acknowledged records, after which nothing was written here or elsewhere, looks like a torn
+//! tail. A mark written at a clean close (`Log::mark`) covers all but itself.
 
 use super::record::{self, FILE_HEADER_BYTES, FileHeader, VERSION};
 use super::{Log, LogOptions, Lsn, State, file_name, new_file, parse_file_name};
@@ -21,6 +23,7 @@ use crate::vfs::{Vfs, VfsFile, read_all};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,7 +31,7 @@ type Visit<'a> = &'a mut dyn FnMut(Lsn, Bytes) -> Result<()>;
 
 pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: LogOptions, visit: Visit) -> Result<Log> {
     vfs.create_dir(dir).map_err(StorageError::io("create", dir))?;
-    let Walked { mut files, last, mut end, chain } = walk(vfs.as_ref(), dir, visit)?;
+    let Walked { mut files, last, mut end, chain } = walk(vfs.as_ref(), dir, options.durable_end, visit)?;
     let file = match last {
         Last::Whole(file) => file,
         Last::Torn { path, file, offset } => {
@@ -57,8 +60,9 @@ pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: LogOptions, visit: Vi
 }
 
 /// The checks of `open`, without its repairs.
-pub(super) fn check_only(vfs: &dyn Vfs, dir: &Path, visit: Visit) -> Result<()> {
-    walk(vfs, dir, visit).map(drop)
+pub(super) fn check_only(vfs: &dyn Vfs, dir: &Path, durable_end: Lsn, visit: Visit) -> Result<Range<Lsn>> {
+    let Walked { files, end, .. } = walk(vfs, dir, durable_end, visit)?;
+    Ok(Lsn(files.front().copied().unwrap_or(end))..Lsn(end))
 }
 
 struct Walked {
@@ -85,7 +89,7 @@ enum Last {
     },
 }
 
-fn walk(vfs: &dyn Vfs, dir: &Path, visit: Visit) -> Result<Walked> {
+fn walk(vfs: &dyn Vfs, dir: &Path, durable_end: Lsn, visit: Visit) -> Result<Walked> {
     let names = vfs.list(dir).map_err(StorageError::io("list", dir))?;
     let files = names.iter().filter_map(|name| parse_file_name(name)).collect::<VecDeque<u64>>();
     let mut end = files.front().copied().unwrap_or(0);
@@ -103,13 +107,20 @@ fn walk(vfs: &dyn Vfs, dir: &Path, visit: Visit) -> Result<Walked> {
             last = Last::HalfMade { path };
             break;
         };
-        let scanned = scan(&path, &bytes, header, is_last, visit)?;
+        let torn_from = is_last.then_some(durable_end.0);
+        let scanned = scan(&path, &bytes, header, torn_from, visit)?;
         end += scanned.end as u64;
         chain = Some(scanned.chain);
         last = match scanned.end < bytes.len() {
             true => Last::Torn { path, file, offset: scanned.end as u64 },
             false => Last::Whole(file),
         };
+    }
+    if end < durable_end.0 {
+        let path = files.back().map_or_else(|| dir.to_owned(), |start| dir.join(file_name(*start)));
+        let offset = end - files.back().copied().unwrap_or(end);
+        let reason = format!("the log ends at {end}, but was durable up to {} once", durable_end.0);
+        return Err(StorageError::damaged(&path, offset, reason));
     }
     Ok(Walked { files, last, end, chain: chain.unwrap_or(0) })
 }
@@ -143,7 +154,9 @@ struct Scanned {
     chain: u32,
 }
 
-fn scan(path: &Path, bytes: &Bytes, header: FileHeader, last: bool, visit: Visit) -> Result<Scanned> {
+/// `torn_from`: a tail that begins there or later may be torn; `None` in a file that cannot have one.
+fn scan(path: &Path, bytes: &Bytes, header: FileHeader, torn_from: Option<u64>, visit: Visit) -> Result<Scanned> {
+    let may_be_torn = |offset: usize| torn_from.is_some_and(|from| header.start + offset as u64 >= from);
     let mut scanned = Scanned { end: FILE_HEADER_BYTES as usize, chain: header.chain };
     while scanned.end < bytes.len() {
         let found = record::check(bytes, scanned.end, header.start).and_then(|record| {
@@ -157,7 +170,7 @@ fn scan(path: &Path, bytes: &Bytes, header: FileHeader, last: bool, visit: Visit
                 }
                 scanned = Scanned { end: record.end, chain: record.header_crc };
             }
-            Err(_) if last && !was_durable(bytes, scanned.end, header.start) => break,
+            Err(_) if may_be_torn(scanned.end) && !was_durable(bytes, scanned.end, header.start) => break,
             Err(reason) => return Err(StorageError::damaged(path, scanned.end as u64, reason)),
         }
     }

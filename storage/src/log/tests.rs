@@ -7,10 +7,15 @@ const DIR: &str = "/log";
 
 fn open(vfs: &SimVfs, segment_bytes_max: u64) -> Result<(Log, Vec<Vec<u8>>)> {
     let mut seen = Vec::new();
-    let log = Log::open(Arc::new(vfs.clone()), Path::new(DIR), LogOptions { segment_bytes_max }, &mut |_, bytes| {
-        seen.push(bytes.to_vec());
-        Ok(())
-    })?;
+    let log = Log::open(
+        Arc::new(vfs.clone()),
+        Path::new(DIR),
+        LogOptions { segment_bytes_max, ..Default::default() },
+        &mut |_, bytes| {
+            seen.push(bytes.to_vec());
+            Ok(())
+        },
+    )?;
     Ok((log, seen))
 }
 

@@ -25,13 +25,16 @@ mod prune;
 mod read;
 mod series;
 mod sort;
+mod statistics;
 #[cfg(test)]
 mod tests;
 mod write;
 
 pub(crate) use columns::{comparable, storable};
 pub(crate) use read::{SegmentScan, last_rows};
+pub(crate) use series::check_series;
 pub(crate) use sort::check_order;
+pub(crate) use statistics::check_statistics;
 pub(crate) use write::{SegmentRows, same_seq, write};
 
 use crate::error::{Result, StorageError};
@@ -159,9 +162,17 @@ impl OpenSegment {
         self.file.path()
     }
 
+    /// A column's place in the file.
+    fn root(&self, id: ColumnId) -> Option<usize> {
+        match id {
+            SEQ => Some(self.columns.len() - 1),
+            id => self.columns.iter().position(|column| column.id == Some(id)),
+        }
+    }
+
     /// The column as readers see it.
     pub(crate) fn field(&self, id: ColumnId) -> Option<Field> {
-        let at = self.columns.iter().position(|column| column.id == Some(id))?;
+        let at = self.root(id)?;
         let field = self.metadata.schema().field(at);
         Some(field.clone().with_data_type(columns::restored_type(self.columns[at].stored, field.data_type())))
     }

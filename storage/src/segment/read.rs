@@ -2,12 +2,12 @@
 //! the other columns of those rows only. `prune` has left out what statistics can tell; visibility and stored forms are
 //! undone here.
 
+use super::OpenSegment;
 use super::blocks::BlockReader;
 use super::columns::restore;
 use super::matching::matches;
 use super::pages::ColumnPages;
 use super::prune::select;
-use super::{OpenSegment, SEQ};
 use crate::deletes::{PartView, positions_array};
 use crate::error::Result;
 use crate::projection::Projection;
@@ -61,11 +61,7 @@ impl SegmentScan {
         batch_rows: usize,
     ) -> Result<SegmentScan> {
         let snapshot = (segment.record.seq_max > snapshot.0).then_some(snapshot);
-        let roots = projection.columns.iter().map(|column| match column.id {
-            SEQ => Some(segment.columns.len() - 1),
-            id => segment.columns.iter().position(|stored| stored.id == Some(id)),
-        });
-        let roots = roots.collect::<Vec<_>>();
+        let roots = projection.columns.iter().map(|column| segment.root(column.id)).collect::<Vec<_>>();
         let mut read = roots.iter().flatten().copied().collect::<Vec<_>>();
         read.extend(snapshot.map(|_| segment.columns.len() - 1));
         read.sort_unstable();
@@ -201,12 +197,19 @@ pub(crate) fn last_rows(
         return Ok(None);
     }
     let Some(entries) = segment.last_rows()? else { return Ok(None) };
-    let rows = projection.batch(entries.num_rows(), |wanted| {
-        let id = projection.columns[wanted].id;
-        let root = segment.columns.iter().position(|column| column.id == Some(id))?;
+    last_rows_of(segment, &entries, projection).map(Some)
+}
+
+/// Entries of the directory of series as the reader wants them.
+pub(super) fn last_rows_of(
+    segment: &OpenSegment,
+    entries: &RecordBatch,
+    projection: &Projection,
+) -> Result<RecordBatch> {
+    projection.batch(entries.num_rows(), |wanted| {
+        let root = segment.root(projection.columns[wanted].id)?;
         Some(restore(segment.columns[root].stored, Arc::clone(entries.column(root))))
-    });
-    rows.map(Some)
+    })
 }
 
 /// Fewer rows around the shown ones, and which of them are shown.

@@ -8,6 +8,11 @@
 
 use super::columns::{StoredColumn, restore};
 use super::matching::matches;
+use super::read::last_rows_of;
+use super::{OpenSegment, READ_ROWS, SEQ, SegmentScan};
+use crate::deletes::{Part, PartView};
+use crate::error::StorageError;
+use crate::projection::{Projection, ScanColumn};
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{and, concat_batches, partition, take_record_batch};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
@@ -17,7 +22,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use parquet::file::properties::WriterProperties;
-use proto::{ColumnId, ColumnPredicate};
+use proto::{ChunkId, ColumnId, ColumnPredicate, CommitSeq};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -71,6 +76,48 @@ pub(super) fn entries(bytes: Bytes) -> Result<RecordBatch> {
     Ok(concat_batches(&schema, &batches)?)
 }
 
+/// Whether the directory, if there is one, tells the truth about the rows. For `verify`; reads the whole segment.
+///
+/// # Errors
+/// `Damaged` with the row that disagrees; the disk's.
+pub(crate) fn check_series(segment: &Arc<OpenSegment>) -> Result<(), StorageError> {
+    let Some(entries) = segment.last_rows()? else { return Ok(()) };
+    let lie = |row: u64| {
+        let reason = format!("the directory of series is wrong about row {row}");
+        Err(StorageError::damaged(segment.path(), segment.record.tail_offset, reason))
+    };
+    let sort = &segment.record.sort;
+    let series = Series::of(&entries, &sort[..sort.len() - 1], segment.record.rows);
+    let ends = series.map_err(|error| super::parquet_error(segment.path(), error))?.ends;
+    let columns = segment.columns.iter().map(|column| column.id.unwrap_or(SEQ));
+    let columns = columns.filter_map(|id| Some(ScanColumn { id, field: segment.field(id)?, missing: None }));
+    let projection = Projection::new(columns.collect());
+    let view = PartView::whole(ChunkId(0), Part::segment(segment.record.number));
+    let told = last_rows_of(segment, &entries, &projection)?;
+    let keys = (0..projection.columns.len()).filter(|at| sort[..sort.len() - 1].contains(&projection.columns[*at].id));
+    let keys = keys.collect::<Vec<_>>();
+    let (mut rows, mut series) = (0, 0);
+    for batch in SegmentScan::new(Arc::clone(segment), view, projection, &[], CommitSeq::MAX, READ_ROWS)? {
+        let batch = batch?;
+        let changes = partition(&keys.iter().map(|key| Arc::clone(batch.column(*key))).collect::<Vec<_>>())?.ranges();
+        let last = batch.num_rows();
+        for end in changes.into_iter().map(|range| range.end).filter(|end| *end < last) {
+            if ends.values().binary_search(&((rows + end as u64) as i64)).is_err() {
+                return lie(rows + end as u64);
+            }
+        }
+        while series < ends.len() && ends.value(series) as u64 <= rows + last as u64 {
+            let at = (ends.value(series) as u64 - 1 - rows) as usize;
+            if batch.slice(at, 1) != told.slice(series, 1) {
+                return lie(rows + at as u64);
+            }
+            series += 1;
+        }
+        rows += last as u64;
+    }
+    Ok(())
+}
+
 /// A directory in memory.
 pub(super) struct Series {
     /// The keys of the series, as readers see them.
@@ -82,7 +129,10 @@ impl Series {
     /// # Errors
     /// For bytes that are no directory of `rows` rows.
     pub(super) fn read(bytes: Bytes, keys: &[ColumnId], rows: u64) -> Result<Series> {
-        let entries = entries(bytes)?;
+        Series::of(&entries(bytes)?, keys, rows)
+    }
+
+    fn of(entries: &RecordBatch, keys: &[ColumnId], rows: u64) -> Result<Series> {
         let schema = entries.schema();
         let wrong = |reason: &str| ParquetError::General(format!("the directory of series {reason}"));
         let stored = schema.fields().iter().map(|field| StoredColumn::of(field)).collect::<Result<Vec<_>, String>>();

@@ -91,7 +91,7 @@ impl Core {
             // of the whole node for ever.
             let overdue = now.saturating_sub(chunk.delta_since) >= self.options.seal_age + 2 * self.options.address_pin
                 || chunk.delta_bytes >= 2 * self.options.seal_bytes;
-            chunk.unsealed() && !tried.contains(*id) && (pressed || due || overdue)
+            chunk.unsealed() && chunk.damage.is_none() && !tried.contains(*id) && (pressed || due || overdue)
         });
         due.max_by_key(|(id, chunk)| (chunk.delta_bytes, **id)).map(|(id, _)| (*id, pressed))
     }

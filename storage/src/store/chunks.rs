@@ -15,6 +15,7 @@ impl Store {
             let chunk = state.chunks.get(id)?;
             let records = chunk.segments.iter().map(|segment| &segment.record);
             let unsealed = chunk.delta.iter().map(|batch| batch.rows.batch.num_rows() as u64).sum::<u64>();
+            let raw_bytes = records.clone().map(|record| record.raw_bytes).sum();
             let rows = records.clone().map(|record| record.rows).sum::<u64>() + unsealed;
             let deletes_bytes = chunk.deletes_file.as_ref().map_or(0, |file| file.bytes);
             Some(ChunkStats {
@@ -23,6 +24,7 @@ impl Store {
                 disk_bytes: records.map(|record| record.bytes).sum::<u64>() + deletes_bytes,
                 delta_bytes: chunk.delta_bytes as u64,
                 segments: chunk.segments.len() as u32,
+                raw_bytes,
             })
         });
         Ok(stats.collect())

@@ -113,7 +113,9 @@ impl Core {
         let now = self.clock.elapsed();
         let (layout, segments, deletes, horizon) = {
             let state = self.state.lock();
-            let Some(chunk) = state.chunks.get(&id).filter(|chunk| !chunk.unmergeable) else { return Ok(None) };
+            let Some(chunk) = state.chunks.get(&id).filter(|chunk| chunk.damage.is_none() && !chunk.unmergeable) else {
+                return Ok(None);
+            };
             let horizon = state.horizon(now, self.options.snapshot_age_max);
             if chunk.held(now) || due(&chunk.segments, &chunk.deletes, horizon, &self.options).is_empty() {
                 return Ok(None);

@@ -12,6 +12,7 @@
 //! - Nothing is applied in memory before it is durable in the log, and nothing is removed from the log before it is
 //!   durable elsewhere (`State::log_needed`).
 //! - A transaction that was staged and lost in a restart stays refused: its rows could only come in part.
+//! - A chunk of which a listed file is missing, or whose deletes file is damaged, is closed and its files are left alone.
 //! - After a failed fsync, or a panic of the sealing thread, the store is poisoned: every call fails.
 //!
 //! Locks, in the order they are taken: `merging` (one merge at a time), `sealing` (one seal at a time, and none while a
@@ -134,7 +135,8 @@ impl Store {
     /// lists, replays the log. Prepared transactions are in doubt afterwards (`status`).
     ///
     /// # Errors
-    /// `Locked` when another process has it, `Format` for another version, `Damaged` naming file and offset.
+    /// `Locked` when another process has it, `Format` for another version, `Damaged` naming file and offset. Damage to the
+    /// files of one chunk is no error here: the chunk is closed, and says so to whoever reads or writes it.
     pub fn open(
         vfs: Arc<dyn Vfs>,
         clock: Arc<dyn Clock>,
@@ -194,7 +196,11 @@ impl Store {
         self.threads.lock().drain(..).for_each(|thread| drop(thread.join()));
         match self.core.poison.get() {
             Some(reason) => Err(StorageError::Poisoned(reason.clone())),
-            None => self.core.log.mark(),
+            None => {
+                self.core.log.mark()?;
+                // The mark vouches for all before it, and the manifest for the mark.
+                self.core.replace_manifest(&mut self.core.durable.lock(), None, |_| {})
+            }
         }
     }
 
@@ -264,6 +270,7 @@ impl Core {
             manifest.committed = state.ended.committed();
             let log_end = self.log.end();
             manifest.log_needed = state.log_needed(leaving).unwrap_or(log_end).min(log_end);
+            manifest.log_end = log_end;
             log_end
         };
         change(&mut manifest);
@@ -305,11 +312,16 @@ impl Core {
         wanted: impl Iterator<Item = &'a Arc<Segment>>,
     ) -> Result<Option<Vec<Arc<OpenSegment>>>> {
         let opened = wanted.map(|segment| segment.open(self.vfs.as_ref(), &self.files));
-        opened.collect::<Result<Vec<_>>>().map(Some).or_else(|error| match &error {
-            StorageError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+        opened.collect::<Result<Vec<_>>>().map(Some).or_else(|error| match error {
+            StorageError::Io { ref source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 let state = self.state.lock();
                 let same = state.chunks.get(&id).is_some_and(|chunk| Arc::ptr_eq(&chunk.segments, all));
-                if same { Err(error) } else { Ok(None) }
+                match (same, error) {
+                    (true, StorageError::Io { path, .. }) => {
+                        Err(StorageError::damaged(&path, 0, "the file is missing"))
+                    }
+                    _ => Ok(None),
+                }
             }
             _ => Err(error),
         })

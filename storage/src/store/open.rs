@@ -1,8 +1,9 @@
-//! Opening: lock, format, manifest, unlisted files, log. In this order, so that each rests on what came before.
+//! Opening: lock, format, manifest, log, unlisted files. In this order, so that each rests on what came before. Damage to
+//! one of these is an error; damage to a file of one chunk closes that chunk (`Damage`), and the others serve.
 
 use super::background;
 use super::record::{Kind, decode};
-use super::state::{Chunk, Ended, Phase, StagedRemoval, StagedWrite, State, Txn};
+use super::state::{Chunk, Damage, Ended, Phase, StagedRemoval, StagedWrite, State, Txn};
 use super::{Core, LOG_DIR, SEGMENTS_DIR, Store, StoreOptions};
 use crate::deletes::{self, Part, Removal};
 use crate::delta::DeltaRows;
@@ -16,7 +17,7 @@ use parking_lot::{Condvar, Mutex};
 use proto::{Clock, Rng, WriteKind};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
@@ -34,22 +35,23 @@ pub(super) fn open(
     vfs.create_dir(dir).map_err(StorageError::io("create", dir))?;
     let lock = lock(vfs.as_ref(), dir)?;
     let manifest = load_or_make(vfs.as_ref(), rng, dir)?;
-    remove_unlisted(vfs.as_ref(), dir, &manifest)?;
+    let segments_dir = dir.join(SEGMENTS_DIR);
+    let there = vfs.list(&segments_dir).map_err(StorageError::io("list", &segments_dir))?;
+    let there = there.into_iter().collect::<HashSet<_>>();
 
-    let mut state = listed(vfs.as_ref(), dir, &manifest)?;
-    let log_options = LogOptions { segment_bytes_max: options.log_segment_bytes_max };
+    let mut state = listed(vfs.as_ref(), dir, &manifest, &there);
+    let log_options = LogOptions { segment_bytes_max: options.log_segment_bytes_max, durable_end: manifest.log_end };
     let now = clock.elapsed();
     let log_dir = dir.join(LOG_DIR);
     let log = Log::open(Arc::clone(&vfs), &log_dir, log_options, &mut |lsn, bytes| {
         replay(&mut state, &manifest, lsn, &bytes, now)
     })?;
-    if log.start() > manifest.log_needed || log.end() < manifest.log_needed {
-        let (from, to) = (log.start().0, log.end().0);
-        let reason =
-            format!("the log holds {from}..{to}, but rows from {} on are in no segment", manifest.log_needed.0);
-        return Err(StorageError::damaged(&log_dir, from, reason));
-    }
+    manifest.check_log(&log_dir, log.start()..log.end())?;
     end_replay(&mut state, &manifest);
+    // A manifest that lists files which are not there may be an old one: then the others are not known to be useless.
+    if state.chunks.values().all(|chunk| chunk.damage.is_none()) {
+        remove_unlisted(vfs.as_ref(), &segments_dir, &manifest, &there)?;
+    }
 
     let (wake, woken) = crossbeam::channel::bounded(1);
     let (stopping, stopped) = crossbeam::channel::bounded(1);
@@ -123,23 +125,16 @@ fn format_text() -> String {
     format!("{FORMAT_PREFIX}{FORMAT_VERSION}\n")
 }
 
-fn remove_unlisted(vfs: &dyn Vfs, dir: &Path, manifest: &Manifest) -> Result<()> {
-    let segments_dir = dir.join(SEGMENTS_DIR);
-    let listed = manifest.chunks.iter().flat_map(|(id, chunk)| {
-        let segments = chunk.segments.iter().map(|segment| segment.file_name(*id));
-        segments.chain(chunk.deletes.iter().map(|deletes| deletes.file_name(*id)))
-    });
-    let listed = listed.collect::<HashSet<_>>();
-    for name in vfs.list(&segments_dir).map_err(StorageError::io("list", &segments_dir))? {
-        if !listed.contains(&name) {
-            let path = segments_dir.join(name);
-            vfs.remove(&path).map_err(StorageError::io("remove", &path))?;
-        }
+fn remove_unlisted(vfs: &dyn Vfs, dir: &Path, manifest: &Manifest, there: &HashSet<String>) -> Result<()> {
+    let listed = manifest.chunks.iter().flat_map(|(id, chunk)| chunk.file_names(*id)).collect::<HashSet<_>>();
+    for name in there.difference(&listed) {
+        let path = dir.join(name);
+        vfs.remove(&path).map_err(StorageError::io("remove", &path))?;
     }
     Ok(())
 }
 
-fn listed(vfs: &dyn Vfs, dir: &Path, manifest: &Manifest) -> Result<State> {
+fn listed(vfs: &dyn Vfs, dir: &Path, manifest: &Manifest, there: &HashSet<String>) -> State {
     let segments_dir = dir.join(SEGMENTS_DIR);
     let chunks = manifest.chunks.iter().map(|(id, record)| {
         let segments = record.segments.iter().map(|segment| Segment::new(segment.clone(), &segments_dir, *id));
@@ -147,15 +142,25 @@ fn listed(vfs: &dyn Vfs, dir: &Path, manifest: &Manifest) -> Result<State> {
         chunk.sealed_before = record.sealed_before;
         chunk.horizon = record.horizon;
         chunk.segments = Arc::new(segments.collect());
-        if let Some(file) = &record.deletes {
-            chunk.deletes = Arc::new(deletes::load(vfs, &segments_dir, *id, file)?);
-            chunk.deletes_file = Some(file.clone());
+        chunk.damage = record.file_names(*id).find(|name| !there.contains(name)).map(|name| {
+            let (path, reason) = (segments_dir.join(name), "the file is missing".to_owned());
+            Damage { path, offset: 0, reason }
+        });
+        chunk.deletes_file = record.deletes.clone();
+        if let Some(file) = record.deletes.as_ref().filter(|_| chunk.damage.is_none()) {
+            match deletes::load(vfs, &segments_dir, *id, file) {
+                Ok(deletes) => chunk.deletes = Arc::new(deletes),
+                Err(error) => chunk.damage = Some(damage(error, segments_dir.join(file.file_name(*id)))),
+            }
         }
-        Ok((*id, chunk))
+        if let Err(error) = chunk.check() {
+            tracing::error!(chunk = %id, %error, "a chunk is closed");
+        }
+        (*id, chunk)
     });
-    Ok(State {
+    State {
         cluster: manifest.identity.as_ref().map(|identity| identity.cluster),
-        chunks: chunks.collect::<Result<_>>()?,
+        chunks: chunks.collect(),
         dropped: manifest.dropped.clone(),
         txns: HashMap::new(),
         // Only what the log itself says while it is replayed: the manifest also remembers commits that are replayed.
@@ -164,7 +169,14 @@ fn listed(vfs: &dyn Vfs, dir: &Path, manifest: &Manifest) -> Result<State> {
         commit_seq_max: manifest.commit_seq_max,
         bytes: 0,
         marks: VecDeque::new(),
-    })
+    }
+}
+
+fn damage(error: StorageError, path: PathBuf) -> Damage {
+    match error {
+        StorageError::Damaged { path, offset, reason } => Damage { path, offset, reason },
+        other => Damage { path, offset: 0, reason: other.to_string() },
+    }
 }
 
 fn replay(state: &mut State, manifest: &Manifest, lsn: Lsn, bytes: &Bytes, now: std::time::Duration) -> Result<()> {
@@ -209,6 +221,9 @@ fn replay(state: &mut State, manifest: &Manifest, lsn: Lsn, bytes: &Bytes, now: 
             }
         }
         Kind::Commit(seq) => {
+            if let Some(part) = state.lacking(txn, lsn) {
+                return Err(bad(format!("transaction {txn} removed rows of part {part}, which is not there")));
+            }
             state.apply(txn, seq, lsn, now);
             state.commit_seq_max = state.commit_seq_max.max(seq);
             state.ended.insert(txn, Some(seq));

@@ -159,6 +159,7 @@ impl Store {
         let removed = own.into_iter().flat_map(|txn| &txn.removals).filter(|staged| staged.chunk == request.chunk);
         let removed = removed.map(|staged| Arc::clone(&staged.removal)).collect::<Vec<_>>();
         let chunk = state.chunks.get(&request.chunk);
+        chunk.map_or(Ok(()), |chunk| chunk.check())?;
         if chunk.is_some_and(|chunk| request.snapshot < chunk.horizon) {
             return Err(StorageError::SnapshotTooOld { chunk: request.chunk, snapshot: request.snapshot });
         }

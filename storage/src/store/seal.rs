@@ -22,7 +22,7 @@ impl Store {
     /// Seals what the chunk holds unsealed; whether there was anything.
     ///
     /// # Errors
-    /// A full disk leaves everything as it was; a failed fsync stops the store.
+    /// A full disk leaves everything as it was; a failed fsync stops the store. `Damaged` when the chunk is closed.
     pub fn seal(&self, chunk: ChunkId) -> Result<bool, StorageError> {
         self.core.check()?;
         self.core.seal(chunk, false)
@@ -53,6 +53,7 @@ impl Core {
     /// `pressed`: transactions that only staged removals of the rows do not hold them back; they lose.
     pub(super) fn seal(&self, id: ChunkId, pressed: bool) -> Result<bool> {
         let _one_at_a_time = self.sealing.lock();
+        self.state.lock().chunks.get(&id).map_or(Ok(()), |chunk| chunk.check())?;
         let Some(sealing) = self.sealable(id, pressed) else { return Ok(false) };
         let sealed = self.write_sealed(id, &sealing).and_then(|written| self.list_sealed(id, &sealing, written));
         if let Some(chunk) = self.state.lock().chunks.get_mut(&id) {

@@ -3,11 +3,13 @@
 use super::record::{Kind, Record, encode};
 use crate::deletes::{self, ChunkDeletes, DeletesRecord, DeltaRemoval, Part, Removal};
 use crate::delta::{DeltaBatch, DeltaRows};
+use crate::error::{Result, StorageError};
 use crate::log::Lsn;
 use crate::manifest::ChunkSet;
 use crate::segment::Segment;
 use proto::{ChunkId, ChunkLayout, ClusterId, CommitSeq, TxnId};
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,6 +58,16 @@ pub(super) struct Chunk {
     pub(super) horizon: CommitSeq,
     /// A segment cannot be read.
     pub(super) unmergeable: bool,
+    /// Found when the store was opened.
+    pub(super) damage: Option<Damage>,
+}
+
+/// A file without which nobody knows a chunk's rows is missing or damaged: the chunk is closed to readers and writers,
+/// neither sealed nor merged, so that its files stay as they are, until it is dropped or the file is put back.
+pub(super) struct Damage {
+    pub(super) path: PathBuf,
+    pub(super) offset: u64,
+    pub(super) reason: String,
 }
 
 pub(super) struct Txn {
@@ -115,6 +127,7 @@ impl Chunk {
             pinned_until: Duration::ZERO,
             horizon: CommitSeq::ZERO,
             unmergeable: false,
+            damage: None,
         }
     }
 
@@ -125,6 +138,15 @@ impl Chunk {
             true => segments.find(|record| Part::segment(record.number) == part).map(|record| record.rows),
             false => self.batch(part).map(|batch| batch.rows.batch.num_rows() as u64),
         }
+    }
+
+    /// # Errors
+    /// `Damaged` when the chunk is closed.
+    pub(super) fn check(&self) -> Result<()> {
+        self.damage.as_ref().map_or(Ok(()), |damage| {
+            let reason = format!("{}; its chunk is closed", damage.reason);
+            Err(StorageError::damaged(&damage.path, damage.offset, reason))
+        })
     }
 
     pub(super) fn batch(&self, part: Part) -> Option<&DeltaBatch> {
@@ -210,6 +232,23 @@ impl State {
         let mut txns = prepared.map(|(id, _)| *id).collect::<Vec<_>>();
         txns.sort();
         txns
+    }
+
+    /// A part of which a transaction removes rows that are neither in the delta nor in a listed segment. There is none,
+    /// but in a directory whose files do not belong together.
+    pub(super) fn lacking(&self, txn: TxnId, commit_lsn: Lsn) -> Option<i64> {
+        let removals = &self.txns.get(&txn)?.removals;
+        let own = &self.txns.get(&txn)?.writes;
+        removals.iter().find_map(|StagedRemoval { chunk: id, removal }| {
+            let chunk = self.chunks.get(id);
+            if chunk.is_some_and(|chunk| commit_lsn < chunk.sealed_before) || self.dropped.contains(*id) {
+                return None;
+            }
+            let mut parts = removal.parts.iter().map(|(part, _)| *part);
+            let staged = |part| own.iter().any(|write| write.chunk == *id && write.part == Some(part));
+            let lacking = parts.find(|part| !staged(*part) && chunk.and_then(|chunk| chunk.rows_of(*part)).is_none());
+            lacking.map(|part| part.0)
+        })
     }
 
     /// Makes a transaction's changes visible from `seq` on. Those of dropped chunks, and those that are in segments and

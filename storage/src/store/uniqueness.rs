@@ -66,6 +66,7 @@ impl Core {
             let (segments, deletes) = {
                 let state = self.state.lock();
                 let chunk = state.chunks.get(&write.chunk);
+                chunk.map_or(Ok(()), |chunk| chunk.check())?;
                 let segments = chunk.map(|chunk| Arc::clone(&chunk.segments)).unwrap_or_default();
                 (segments, chunk.map(|chunk| Arc::clone(&chunk.deletes)).unwrap_or_default())
             };

@@ -265,9 +265,12 @@ impl Core {
 
     fn may_stage(&self, state: &State, txn: TxnId, staging: &Staging) -> Result<()> {
         let chunks = staging.writes.iter().map(|(_, write)| write.chunk);
-        let mut chunks = chunks.chain(staging.removals.iter().map(|(chunk, _)| *chunk));
-        if let Some(chunk) = chunks.find(|chunk| state.dropped.contains(*chunk)) {
-            return Err(StorageError::ChunkDropped(chunk));
+        let chunks = chunks.chain(staging.removals.iter().map(|(chunk, _)| *chunk));
+        for id in chunks {
+            if state.dropped.contains(id) {
+                return Err(StorageError::ChunkDropped(id));
+            }
+            state.chunks.get(&id).map_or(Ok(()), |chunk| chunk.check())?;
         }
         if state.ended.get(txn).is_some() {
             return Err(refused(txn, "has ended already, or was lost when the node restarted"));

@@ -14,7 +14,7 @@ mod sim;
 mod tests;
 
 pub use real::RealVfs;
-pub use sim::{Fault, SimVfs};
+pub use sim::{Fault, Loss, SimVfs, Strike};
 
 use std::io;
 use std::path::Path;

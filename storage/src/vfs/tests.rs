@@ -80,3 +80,38 @@ fn unsynced_bytes_and_names_are_lost_in_some_crashes() {
     assert_eq!(names.len(), 2, "the rename may or may not survive");
     assert!(tails.len() > 20 && tails.contains(&Vec::new()) && tails.contains(&vec![1u8; 40]));
 }
+
+#[test]
+fn what_a_failed_sync_left_behind_is_lost_though_a_later_one_succeeds() {
+    let vfs = SimVfs::new(1);
+    vfs.create_dir(dir()).unwrap();
+    let file = vfs.create(&dir().join("a")).unwrap();
+    vfs.sync_dir(dir()).unwrap();
+    file.append(&[b"lost"]).unwrap();
+    vfs.set_fault(Fault::SyncFails(0));
+    assert!(file.sync().is_err());
+    file.append(&[b"kept"]).unwrap();
+    file.sync().unwrap();
+    assert_eq!((vfs.syncs_repeated(), vfs.struck().len()), (1, 1));
+    vfs.restart();
+    assert_eq!(vfs.contents(&dir().join("a")).unwrap(), b"\0\0\0\0kept");
+}
+
+#[test]
+fn a_test_says_which_sectors_a_power_cut_takes() {
+    let vfs = SimVfs::new(1);
+    vfs.create_dir(dir()).unwrap();
+    let path = dir().join("a");
+    let file = vfs.create(&path).unwrap();
+    vfs.sync_dir(dir()).unwrap();
+    (1..=3).for_each(|byte| file.append(&[&[byte; 512]]).unwrap());
+    assert_eq!(vfs.unsynced_sectors(), 3);
+    let after = |loss| {
+        let cut = vfs.fork();
+        cut.restart_with(loss);
+        cut.contents(&path).unwrap().chunks(512).map(|sector| sector[0]).collect::<Vec<_>>()
+    };
+    assert_eq!(after(Loss::Behind(2)), [1, 2]);
+    assert_eq!(after(Loss::Sectors { lost: 0b010, stale: false }), [1, 0, 3]);
+    assert_eq!(after(Loss::Sectors { lost: 0b100, stale: true }), [1, 2, 2]);
+}

@@ -2,6 +2,7 @@
 
 mod atomicity;
 mod chunks;
+mod damage;
 mod membership;
 
 use super::{Cluster, ClusterOptions, Connector, NewNode, Timeouts, Transaction};

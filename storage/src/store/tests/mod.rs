@@ -238,3 +238,58 @@ impl Dice {
         Row { time, host, value: value.map(f64::to_bits), number: Some(number) }
     }
 }
+
+/// How many times as long the tests of faults and of random lives run; 1 but for long runs.
+pub(super) fn rounds() -> u64 {
+    std::env::var("SERIATIM_ROUNDS").map_or(1, |rounds| rounds.parse().expect("SERIATIM_ROUNDS is a number"))
+}
+
+/// How often what happened in a test. Printed at its end: a fault that never struck proves nothing.
+pub(super) struct Counts {
+    title: &'static str,
+    counts: std::collections::BTreeMap<String, u64>,
+}
+
+impl Counts {
+    pub(super) fn new(title: &'static str) -> Counts {
+        Counts { title, counts: Default::default() }
+    }
+
+    pub(super) fn add(&mut self, what: impl Into<String>) {
+        *self.counts.entry(what.into()).or_default() += 1;
+    }
+
+    pub(super) fn absorb(&mut self, other: Counts) {
+        for (what, count) in other.counts {
+            *self.counts.entry(what).or_default() += count;
+        }
+    }
+
+    /// Of everything whose name contains the words.
+    pub(super) fn of(&self, words: &str) -> u64 {
+        self.counts.iter().filter(|(what, _)| what.contains(words)).map(|(_, count)| count).sum()
+    }
+
+    pub(super) fn kinds(&self) -> usize {
+        self.counts.len()
+    }
+
+    /// In all, for each round.
+    pub(super) fn at_least(&self, least: u64) {
+        self.print();
+        let total = self.counts.values().sum::<u64>();
+        assert!(total >= least * rounds(), "{}: {total} in {} rounds", self.title, rounds());
+    }
+
+    /// Of each kind, for each round.
+    pub(super) fn each_at_least(&self, least: u64) {
+        self.print();
+        let rare = self.counts.iter().find(|(_, count)| **count < least * rounds());
+        assert!(rare.is_none(), "{}: {rare:?} in {} rounds", self.title, rounds());
+    }
+
+    fn print(&self) {
+        println!("{}: {}", self.title, self.counts.values().sum::<u64>());
+        self.counts.iter().for_each(|(what, count)| println!("  {count:7} {what}"));
+    }
+}

@@ -1,0 +1,524 @@
+//! Random lives of a store against a naive twin: inserts, updates, upserts, deletes, votes, commits, aborts, seals, merges,
+//! drops, clean restarts, kills, and power cuts between and within all of these. Every life counts what it did.
+//!
+//! `SERIATIM_SEED` replays one life, `SERIATIM_ROUNDS` makes more of them.
+
+mod twin;
+
+use super::*;
+use crate::vfs::Fault;
+use std::collections::{BTreeMap, BTreeSet};
+use twin::{KEYED, Twin};
+
+const LIVES: u64 = 1000;
+const STEPS: usize = 80;
+const CHUNKS: u64 = 3;
+
+/// All that must have happened in a run, or it says nothing about it.
+const SEEN: [&str; 29] = [
+    "insert",
+    "update",
+    "upsert that inserts",
+    "upsert that updates",
+    "delete",
+    "delete at an outdated address",
+    "duplicate key",
+    "lock wait",
+    "prepare",
+    "one-phase commit",
+    "commit of a prepared transaction",
+    "commit after a restart",
+    "abort of a staged transaction",
+    "abort of a prepared transaction",
+    "abort after a restart",
+    "read in doubt",
+    "read of a snapshot too old",
+    "read of one's own changes",
+    "seal",
+    "merge",
+    "drop",
+    "clean restart",
+    "kill",
+    "power cut",
+    "power cut within stage",
+    "power cut within prepare",
+    "power cut within commit",
+    "power cut within seal",
+    "power cut within merge",
+];
+
+#[test]
+fn a_store_is_a_list_of_committed_rows() {
+    let replayed = std::env::var("SERIATIM_SEED").ok().map(|seed| seed.parse::<u64>().unwrap());
+    let seeds = replayed.map_or(0..LIVES * rounds(), |seed| seed..seed + 1);
+    let mut counts = Counts::new("random lives");
+    for seed in seeds {
+        let lived = std::panic::catch_unwind(|| Life::new(seed).live());
+        counts.absorb(lived.unwrap_or_else(|_| panic!("failed with SERIATIM_SEED={seed}")));
+    }
+    counts.at_least(0);
+    let missed = SEEN.iter().filter(|what| counts.of(what) == 0).collect::<Vec<_>>();
+    assert!(replayed.is_some() || missed.is_empty(), "never happened: {missed:?}");
+}
+
+fn keyed(chunk: u32, rows: &[Row]) -> ChunkWrite {
+    let mut write = write(chunk, rows);
+    if chunk == KEYED {
+        write.layout.keys = vec![proto::UniqueKey { name: "key".to_owned(), columns: vec![TIME, HOST] }];
+    }
+    write
+}
+
+fn pick<V>(dice: &mut Dice, map: &BTreeMap<u64, V>) -> Option<u64> {
+    let at = dice.below(map.len().max(1) as u64) as usize;
+    map.keys().nth(at).copied()
+}
+
+struct Life {
+    dice: Dice,
+    vfs: SimVfs,
+    clock: Arc<TestClock>,
+    /// `None` only while it is closed.
+    store: Option<Store>,
+    twin: Twin,
+    counts: Counts,
+    number: u64,
+    seq: u64,
+    row_number: i64,
+}
+
+impl Life {
+    fn new(seed: u64) -> Life {
+        let (vfs, clock) = (SimVfs::new(seed), Arc::new(TestClock(AtomicU64::new(0))));
+        let mut life = Life {
+            dice: Dice(seed),
+            vfs,
+            clock,
+            store: None,
+            twin: Twin::default(),
+            counts: Counts::new("a life"),
+            number: 0,
+            seq: 0,
+            row_number: 0,
+        };
+        life.open();
+        life.store().attach(identity()).unwrap();
+        life
+    }
+
+    fn live(mut self) -> Counts {
+        for _ in 0..STEPS {
+            match self.dice.below(29) {
+                0..=6 => self.insert(),
+                7..=8 => self.prepare(),
+                9..=11 => self.commit(),
+                12 => self.abort(),
+                13..=15 => self.seal(),
+                16 if self.dice.below(4) == 0 => self.drop_chunk(),
+                17 => self.restart(),
+                18 => self.cut_power_within(),
+                20..=25 => self.delete(),
+                26..=28 => self.merge(),
+                _ => {}
+            }
+            if self.dice.below(2) == 0 {
+                let chunk = self.any_chunk();
+                self.check(chunk);
+            }
+        }
+        (0..CHUNKS as u32).for_each(|chunk| self.check(chunk));
+        for (id, seq) in &self.twin.outcomes {
+            let outcome = self.store().outcome(txn(*id)).unwrap();
+            assert_eq!(outcome, proto::TxnOutcome::Committed(CommitSeq(*seq)));
+        }
+        self.store().close().unwrap();
+        assert_eq!(crate::verify(&self.vfs, Path::new(DIR)), []);
+        self.counts
+    }
+
+    fn store(&self) -> &Store {
+        self.store.as_ref().expect("it is open between two steps")
+    }
+
+    fn open(&mut self) {
+        self.store =
+            Some(open_at(&self.vfs, StoreOptions { merge_segments_min: 2, ..options() }, &self.clock).unwrap());
+    }
+
+    fn any_chunk(&mut self) -> u32 {
+        self.dice.below(CHUNKS) as u32
+    }
+
+    /// An open transaction, so many times `of` so many; else, or if there is none, a new one.
+    fn any_txn(&mut self, times: u64, of: u64) -> u64 {
+        let old = if self.dice.below(of) < times { pick(&mut self.dice, &self.twin.staged) } else { None };
+        old.unwrap_or_else(|| {
+            self.number += 1;
+            self.number
+        })
+    }
+
+    /// New rows; in the chunk with a key sometimes in the place of old ones.
+    fn insert(&mut self) {
+        let chunk = self.any_chunk();
+        let id = self.any_txn(1, 2);
+        let most = if chunk == KEYED { 4 } else { 30 };
+        let rows = (0..1 + self.dice.below(most)).map(|_| {
+            self.row_number += 1;
+            self.dice.row(self.row_number)
+        });
+        let mut rows = rows.collect::<Vec<_>>();
+        let (mut writes, mut removed) = (Vec::new(), Vec::new());
+        let mut what = "insert";
+        let readable = !self.twin.dropped.contains(&chunk) && !self.twin.closed(chunk);
+        if chunk == KEYED && readable && self.dice.below(2) == 0 {
+            let scan = ScanRequest { txn: Some(txn(id)), ..request(chunk, self.seq) };
+            let found = addressed(self.store(), scan).unwrap();
+            rows.truncate(1);
+            let update = self.dice.below(2) == 0 && !found.is_empty();
+            if update {
+                let (old, _) = &found[self.dice.below(found.len() as u64) as usize];
+                (rows[0].time, rows[0].host) = (old.time, old.host.clone());
+            }
+            let same = |row: &Row| row.time == rows[0].time && row.host == rows[0].host;
+            let old = found.iter().find(|(row, _)| same(row)).filter(|(row, _)| row.host.is_some() || update);
+            if let Some((row, at)) = old {
+                writes.push(removal(chunk, &[*at]));
+                removed.push((chunk, row.number.unwrap()));
+            }
+            what = match (update, old) {
+                (true, _) if self.dice.below(2) == 0 => "update",
+                (true, _) => "upsert that updates",
+                (false, Some(_)) => "upsert that updates",
+                (false, None) => "upsert that inserts",
+            };
+        }
+        if chunk == KEYED && writes.is_empty() && self.dice.below(3) == 0 {
+            // A key that somebody has, or had.
+            let kept = self.twin.committed.iter().filter(|kept| kept.chunk == KEYED).collect::<Vec<_>>();
+            if !kept.is_empty() {
+                let old = &kept[self.dice.below(kept.len() as u64) as usize].row;
+                (rows[0].time, rows[0].host) = (old.time, old.host.clone());
+                what = "insert";
+            }
+        }
+        writes.push(keyed(chunk, &rows));
+        let (refused, locked) = self.twin.verdict(id, chunk, &rows, &removed);
+        match self.store().stage(txn(id), writes) {
+            Ok(()) => {
+                assert!(!refused && !locked && !self.twin.dropped.contains(&chunk));
+                self.counts.add(what);
+                let work = self.twin.staged.entry(id).or_default();
+                work.added.extend(rows.into_iter().map(|row| (chunk, row)));
+                work.removed.extend(removed);
+            }
+            Err(error) => {
+                let expected = match &error {
+                    StorageError::ChunkDropped(_) => self.twin.dropped.contains(&chunk),
+                    StorageError::Duplicate { .. } => refused,
+                    StorageError::LockTimeout { .. } => locked,
+                    StorageError::Conflict(_) => removed.iter().any(|(_, row)| self.twin.taken(id, *row)),
+                    _ => false,
+                };
+                assert!(expected, "{error}");
+                match error {
+                    StorageError::Duplicate { .. } => self.counts.add("duplicate key"),
+                    StorageError::LockTimeout { .. } => self.counts.add("lock wait"),
+                    _ => {}
+                }
+                assert!(self.store().prepare(txn(id)).is_err(), "it lacks rows");
+                self.store().abort(txn(id)).unwrap();
+                self.twin.staged.remove(&id);
+            }
+        }
+    }
+
+    /// Removes a few rows: those a scan shows now, or at addresses that may have become outdated.
+    fn delete(&mut self) {
+        let id = self.any_txn(2, 3);
+        let chunk = self.any_chunk();
+        let remembered = self.dice.below(3) == 0;
+        let mut picked = if remembered {
+            let known = self.twin.remembered.iter().filter(|(at, ..)| *at == chunk);
+            known.map(|(_, row, at)| (*row, *at)).collect::<Vec<_>>()
+        } else if self.twin.dropped.contains(&chunk) || self.twin.closed(chunk) {
+            return;
+        } else {
+            let scan = ScanRequest { txn: Some(txn(id)), ..request(chunk, self.seq) };
+            let found = addressed(self.store(), scan).unwrap();
+            found.into_iter().map(|(row, at)| (row.number.unwrap(), at)).collect()
+        };
+        picked.retain(|_| self.dice.below(4) == 0);
+        if !remembered && self.dice.below(2) == 0 {
+            // Nobody but its own transaction has a use for the address of an uncommitted row.
+            picked.retain(|(row, _)| self.twin.committed.iter().any(|kept| kept.row.number == Some(*row)));
+            self.twin.remembered.extend(picked.iter().map(|(row, at)| (chunk, *row, *at)));
+            return;
+        }
+        if picked.is_empty() {
+            return;
+        }
+        let addresses = picked.iter().map(|(_, at)| *at).collect::<Vec<_>>();
+        let taken = picked.iter().any(|(row, _)| self.twin.taken(id, *row));
+        match self.store().stage(txn(id), vec![removal(chunk, &addresses)]) {
+            Ok(()) => {
+                assert!(!taken && !self.twin.dropped.contains(&chunk), "rows {picked:?}");
+                self.counts.add("delete");
+                let work = self.twin.staged.entry(id).or_default();
+                let fresh = picked.iter().filter(|(row, _)| !work.removed.contains(&(chunk, *row)));
+                let fresh = fresh.map(|(row, _)| (chunk, *row)).collect::<Vec<_>>();
+                work.removed.extend(fresh);
+            }
+            Err(error) => {
+                let outdated = matches!(error, StorageError::Conflict(_)) && remembered;
+                let locked = matches!(error, StorageError::LockTimeout { .. } | StorageError::Conflict(_)) && taken;
+                let dropped = matches!(error, StorageError::ChunkDropped(_)) && self.twin.dropped.contains(&chunk);
+                assert!(outdated || locked || dropped, "{error}");
+                if outdated && !taken {
+                    self.counts.add("delete at an outdated address");
+                }
+                assert!(self.store().commit(txn(id), CommitSeq(self.seq + 1), CommitMode::OnePhase).is_err());
+                self.store().abort(txn(id)).unwrap();
+                self.twin.staged.remove(&id);
+            }
+        }
+    }
+
+    fn prepare(&mut self) {
+        let Some(id) = pick(&mut self.dice, &self.twin.staged) else { return };
+        if self.twin.staged[&id].touches(|chunk| self.twin.dropped.contains(&chunk)) {
+            assert!(self.store().prepare(txn(id)).is_err());
+            self.store().abort(txn(id)).unwrap();
+            self.twin.staged.remove(&id);
+        } else {
+            self.store().prepare(txn(id)).unwrap();
+            self.counts.add("prepare");
+            let work = self.twin.staged.remove(&id).unwrap();
+            self.twin.prepared.insert(id, work);
+        }
+    }
+
+    fn commit(&mut self) {
+        let (from, mode) = match self.dice.below(2) {
+            0 => (&self.twin.staged, CommitMode::OnePhase),
+            _ => (&self.twin.prepared, CommitMode::Prepared),
+        };
+        let Some(id) = pick(&mut self.dice, from) else { return };
+        self.seq += 1;
+        let gone = from[&id].touches(|chunk| self.twin.dropped.contains(&chunk));
+        let committed = self.store().commit(txn(id), CommitSeq(self.seq), mode);
+        if mode == CommitMode::OnePhase && gone {
+            assert!(matches!(committed, Err(StorageError::ChunkDropped(_))));
+            return;
+        }
+        committed.unwrap();
+        self.counts.add(match mode {
+            CommitMode::OnePhase => "one-phase commit",
+            CommitMode::Prepared if self.twin.in_doubt.contains(&id) => "commit after a restart",
+            CommitMode::Prepared => "commit of a prepared transaction",
+        });
+        self.twin.commit(id, self.seq);
+        self.store().commit(txn(id), CommitSeq(self.seq), mode).unwrap();
+    }
+
+    fn abort(&mut self) {
+        let staged = self.dice.below(2) == 0;
+        let from = if staged { &self.twin.staged } else { &self.twin.prepared };
+        let Some(id) = pick(&mut self.dice, from) else { return };
+        self.store().abort(txn(id)).unwrap();
+        self.twin.staged.remove(&id);
+        self.twin.prepared.remove(&id);
+        let in_doubt = self.twin.in_doubt.remove(&id);
+        self.twin.aborted.insert(id);
+        self.counts.add(match (staged, in_doubt) {
+            (true, _) => "abort of a staged transaction",
+            (_, true) => "abort after a restart",
+            _ => "abort of a prepared transaction",
+        });
+    }
+
+    fn seal(&mut self) {
+        let chunk = ChunkId(self.any_chunk());
+        if self.store().seal(chunk).unwrap() {
+            self.counts.add("seal");
+        }
+    }
+
+    fn drop_chunk(&mut self) {
+        let chunk = self.any_chunk();
+        self.store().drop_chunks(&[ChunkId(chunk)]).unwrap();
+        if self.twin.dropped.insert(chunk) {
+            self.counts.add("drop");
+        }
+        self.twin.committed.retain(|kept| kept.chunk != chunk);
+    }
+
+    /// Time goes on, and snapshots become too old.
+    fn age(&mut self) {
+        self.clock.0.fetch_add(self.dice.below(400), Ordering::SeqCst);
+        let now = self.clock.0.load(Ordering::SeqCst);
+        let old = self.twin.marks.iter().filter(|(then, _)| then + 600 <= now).map(|(_, seq)| *seq);
+        self.twin.floor = old.max().unwrap_or(0).max(self.twin.floor);
+        self.twin.marks.push((now, self.seq));
+    }
+
+    fn merge(&mut self) {
+        self.age();
+        for _ in 0..self.store().merge_due().unwrap() {
+            self.counts.add("merge");
+        }
+    }
+
+    /// Between two steps.
+    fn restart(&mut self) {
+        let store = self.store.take().expect("it is open between two steps");
+        match self.dice.below(3) {
+            0 => {
+                store.close().unwrap();
+                drop(store);
+                self.counts.add("clean restart");
+            }
+            killed => {
+                if killed == 1 {
+                    self.vfs.kill_process()
+                } else {
+                    self.vfs.restart()
+                }
+                // Its handles are dead: what its destructor tries comes to nothing.
+                drop(store);
+                self.counts.add(if killed == 1 { "kill" } else { "power cut" });
+            }
+        }
+        self.come_back();
+    }
+
+    fn come_back(&mut self) {
+        self.open();
+        self.twin.staged.clear();
+        self.twin.in_doubt = self.twin.prepared.keys().copied().collect();
+        let in_doubt = self.store().status().in_doubt.iter().map(|txn| txn.number).collect::<BTreeSet<_>>();
+        for id in self.twin.aborted.intersection(&in_doubt) {
+            self.store().abort(txn(*id)).unwrap();
+        }
+        let in_doubt = in_doubt.difference(&self.twin.aborted).copied().collect::<BTreeSet<_>>();
+        assert_eq!(in_doubt, self.twin.in_doubt);
+    }
+
+    /// While something is being done: it happened or not, and the store knows which.
+    fn cut_power_within(&mut self) {
+        self.vfs.set_fault(Fault::Crash(self.dice.below(9)));
+        let store = self.store.take().expect("it is open between two steps");
+        let what = match self.dice.below(6) {
+            0 => {
+                let rows = (0..20).map(|_| self.dice.row(0)).collect::<Vec<_>>();
+                let outcome = (0..30).try_for_each(|_| store.stage(txn(self.number + 1), vec![write(0, &rows)]));
+                assert!(outcome.is_err(), "the disk or the chunk is gone");
+                self.number += 1;
+                "stage"
+            }
+            1 => {
+                if let Some(id) = pick(&mut self.dice, &self.twin.staged) {
+                    let voted = store.prepare(txn(id)).is_ok();
+                    if voted {
+                        let work = self.twin.staged.remove(&id).unwrap();
+                        self.twin.prepared.insert(id, work);
+                    }
+                }
+                "prepare"
+            }
+            2 => {
+                self.seq += 1;
+                if let Some(id) = pick(&mut self.dice, &self.twin.staged)
+                    && store.commit(txn(id), CommitSeq(self.seq), CommitMode::OnePhase).is_ok()
+                {
+                    self.twin.commit(id, self.seq);
+                }
+                "commit"
+            }
+            3 => {
+                self.seq += 1;
+                if let Some(id) = pick(&mut self.dice, &self.twin.prepared)
+                    && store.commit(txn(id), CommitSeq(self.seq), CommitMode::Prepared).is_ok()
+                {
+                    self.twin.commit(id, self.seq);
+                }
+                "commit"
+            }
+            4 => {
+                let _ = (0..CHUNKS as u32).try_for_each(|chunk| store.seal(ChunkId(chunk)).map(drop));
+                "seal"
+            }
+            _ => {
+                self.age();
+                let _ = store.merge_due();
+                "merge"
+            }
+        };
+        if self.vfs.crashed() {
+            self.counts.add(format!("power cut within {what}"));
+        }
+        self.vfs.restart();
+        drop(store);
+        self.learn();
+        self.come_back();
+    }
+
+    /// Asks how the transactions ended that were at work when power went.
+    fn learn(&mut self) {
+        self.open();
+        let store = self.store.take().expect("just opened");
+        let open = self.twin.staged.keys().chain(self.twin.prepared.keys()).copied().collect::<Vec<_>>();
+        for id in open {
+            match store.outcome(txn(id)).unwrap() {
+                proto::TxnOutcome::Committed(seq) => {
+                    assert_eq!(seq, CommitSeq(self.seq), "only the last commit was not answered");
+                    self.twin.commit(id, seq.0);
+                }
+                proto::TxnOutcome::Prepared if self.twin.staged.contains_key(&id) => {
+                    let work = self.twin.staged.remove(&id).unwrap();
+                    self.twin.prepared.insert(id, work);
+                }
+                _ => {}
+            }
+        }
+        self.vfs.kill_process();
+        drop(store);
+    }
+
+    /// One chunk, at some snapshot, and at another through pruning, and as an open transaction sees it.
+    fn check(&mut self, chunk: u32) {
+        let snapshot = self.dice.below(self.seq + 2);
+        let found = read(self.store(), chunk, snapshot);
+        if self.twin.dropped.contains(&chunk) {
+            assert!(matches!(found, Err(StorageError::ChunkDropped(_))));
+        } else if snapshot < self.twin.floor && matches!(found, Err(StorageError::SnapshotTooOld { .. })) {
+            self.counts.add("read of a snapshot too old");
+        } else if self.twin.closed(chunk) {
+            assert!(matches!(found, Err(StorageError::InDoubt { .. })));
+            self.counts.add("read in doubt");
+        } else {
+            assert_eq!(found.unwrap(), self.twin.rows(chunk, snapshot));
+            let (low, high) = (self.dice.below(1000) as i64 - 500, self.dice.below(1000) as i64 - 500);
+            let mut pruned = request(chunk, snapshot);
+            let int = |value| Some(proto::Scalar::Int(value));
+            pruned.predicates.push(range(TIME, int(low), int(high)));
+            let inside = |row: &Row| row.time >= low && row.time <= high;
+            let mut found = rows_of(self.store().scan(pruned).unwrap()).unwrap();
+            found.retain(inside);
+            found.sort();
+            let mut expected = self.twin.rows(chunk, snapshot);
+            expected.retain(inside);
+            assert_eq!(found, expected);
+            if let Some(id) = pick(&mut self.dice, &self.twin.staged) {
+                let own = ScanRequest { txn: Some(txn(id)), ..request(chunk, snapshot) };
+                let mut found = rows_of(self.store().scan(own).unwrap()).unwrap();
+                found.sort();
+                assert_eq!(found, self.twin.rows_for(chunk, snapshot, Some(&self.twin.staged[&id])));
+                self.counts.add("read of one's own changes");
+            }
+            let stats = self.store().chunk_stats(&[ChunkId(chunk)]).unwrap();
+            let rows = self.twin.rows(chunk, self.seq).len() as u64;
+            assert_eq!(stats.first().map_or(0, |stats| stats.rows), rows);
+        }
+    }
+}
