@@ -1,11 +1,15 @@
 //! The command line. Each flag is also an environment variable `SERIATIM_<FLAG>` and a key of the TOML file given by
 //! `--config`; a flag wins over the environment, the environment over the file.
 
+use crate::machine;
 use anyhow::{Context, bail};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+
+/// Where the system does not say how much memory there is.
+const WRITE_MEMORY_BYTES_UNKNOWN: usize = 512 << 20;
 
 /// A distributed time-series database: hypertables over several plain machines, SQL through Postgres clients.
 #[derive(Parser)]
@@ -105,9 +109,35 @@ pub struct Embedded {
     #[command(flatten)]
     pub sql: Sql,
 
+    #[command(flatten)]
+    pub write_memory: WriteMemory,
+
     /// Do not add the two built-in nodes to the cluster: add_data_node('dn1', host => …) does it
     #[arg(long, env = "SERIATIM_NO_ATTACH")]
     pub no_attach: bool,
+}
+
+#[derive(clap::Args)]
+pub struct WriteMemory {
+    /// Memory for rows that are not in segment files yet, those of open transactions included, in MiB; `embedded` shares
+    /// it among its nodes [default: an eighth of the machine's memory, at least 64, at most 4096]
+    #[arg(long, env = "SERIATIM_WRITE_MEMORY_MIB", value_name = "MIB", value_parser = clap::value_parser!(u32).range(16..=1 << 20))]
+    write_memory_mib: Option<u32>,
+}
+
+impl WriteMemory {
+    pub fn bytes(&self) -> usize {
+        match self.write_memory_mib {
+            Some(mib) => (mib as usize) << 20,
+            None => default_write_memory_bytes(machine::memory_bytes()),
+        }
+    }
+}
+
+/// Of a machine with this much memory, as far as it is known.
+pub fn default_write_memory_bytes(machine_bytes: Option<u64>) -> usize {
+    let eighth = machine_bytes.map_or(WRITE_MEMORY_BYTES_UNKNOWN, |bytes| (bytes / 8) as usize);
+    eighth.clamp(64 << 20, 4 << 30)
 }
 
 #[derive(clap::Args)]
@@ -133,6 +163,9 @@ pub struct Node {
     /// Memory for sorts, joins and aggregates of all queries of this process, in MiB
     #[arg(long, default_value_t = 2048, env = "SERIATIM_QUERY_MEMORY_MIB", value_name = "MIB")]
     pub query_memory_mib: usize,
+
+    #[command(flatten)]
+    pub write_memory: WriteMemory,
 }
 
 /// # Errors
@@ -222,6 +255,20 @@ mod tests {
         let args = merged("seriatim --config s.toml node --data-dir e", file);
         let Command::Node(node) = args.command else { panic!("another command") };
         assert_eq!((node.data_dir, node.node_addr.port(), args.log.as_str()), (PathBuf::from("e"), 1, "warn"));
+    }
+
+    #[test]
+    fn write_memory_is_told_or_an_eighth_of_the_machine() {
+        let Command::Node(node) = merged("seriatim node --data-dir d", "write-memory-mib = 100").command else {
+            panic!("another command");
+        };
+        assert_eq!(node.write_memory.bytes(), 100 << 20);
+        assert!(args(words("seriatim node --data-dir d --write-memory-mib 1")).is_err());
+        for (machine, expected) in
+            [(None, 512 << 20), (Some(256 << 20), 64 << 20), (Some(8 << 30), 1 << 30), (Some(1 << 40), 4 << 30)]
+        {
+            assert_eq!(default_write_memory_bytes(machine), expected);
+        }
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! `seriatim`: the one binary. It reads arguments, builds the parts and joins them; it is the only place that sees node
 //! and coordinator together.
 //!
-//! `args` what can be said on the command line · `serve` each process from start to clean stop · `demo` the tutorial
+//! `args` what can be said on the command line · `machine` how much memory there is · `serve` each process from start to clean stop · `demo` the tutorial
 //! before your eyes · `inspect` files at rest.
 
 mod args;
 mod demo;
 mod inspect;
+mod machine;
 mod serve;
 
 use args::{Args, Command};

@@ -1,7 +1,7 @@
 //! Each kind of process from its start to its clean stop: open the data, bind the ports, say where, serve until told to
 //! stop, close in the opposite order.
 
-use crate::args;
+use crate::{args, machine};
 use anyhow::{Context, bail};
 use coordinator::pg::{self, ServeOptions};
 use coordinator::session::{Front, FrontOptions};
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use storage::{RealVfs, Vfs};
+use storage::{RealVfs, StoreOptions, Vfs};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -85,6 +85,8 @@ pub struct ClusterOptions {
     pub superuser_password: Option<String>,
     pub connections_max: usize,
     pub query_memory_bytes: usize,
+    /// Of all nodes that live in this process together.
+    pub write_memory_bytes: usize,
     /// Names of the nodes that live in this process.
     pub local_nodes: Vec<NodeName>,
 }
@@ -101,6 +103,7 @@ impl ClusterOptions {
             superuser_password: None,
             connections_max: 1000,
             query_memory_bytes: 2 << 30,
+            write_memory_bytes: args::default_write_memory_bytes(machine::memory_bytes()),
             local_nodes: vec![NodeName::from("dn1"), NodeName::from("dn2")],
         }
     }
@@ -211,6 +214,7 @@ fn open_local(world: &World, options: &ClusterOptions) -> anyhow::Result<BTreeMa
         let dir = options.data_dir.join(name.as_str());
         let node_options = NodeOptions {
             engine: EngineOptions { memory_bytes: options.query_memory_bytes / share },
+            store: StoreOptions { delta_bytes_max: options.write_memory_bytes / share, ..StoreOptions::default() },
             ..NodeOptions::default()
         };
         let node = Node::open(world.vfs.clone(), world.clock.clone(), world.rng.clone(), &dir, node_options)
@@ -264,8 +268,9 @@ fn announce(what: &str, address: SocketAddr) {
 }
 
 pub async fn embedded(args: args::Embedded) -> anyhow::Result<()> {
-    let options = ClusterOptions { attach: !args.no_attach, ..ClusterOptions::from_args(args.sql)? };
-    serve_sql(options).await
+    let write_memory_bytes = args.write_memory.bytes();
+    let options = ClusterOptions::from_args(args.sql)?;
+    serve_sql(ClusterOptions { attach: !args.no_attach, write_memory_bytes, ..options }).await
 }
 
 pub async fn coordinator(args: args::Coordinator) -> anyhow::Result<()> {
@@ -287,8 +292,11 @@ pub async fn node(args: args::Node) -> anyhow::Result<()> {
     let stop = Stop::on_signals()?;
     let world = World::real();
     let listener = bind(args.node_addr, "--node-addr").await?;
-    let options =
-        NodeOptions { engine: EngineOptions { memory_bytes: args.query_memory_mib << 20 }, ..NodeOptions::default() };
+    let options = NodeOptions {
+        engine: EngineOptions { memory_bytes: args.query_memory_mib << 20 },
+        store: StoreOptions { delta_bytes_max: args.write_memory.bytes(), ..StoreOptions::default() },
+        ..NodeOptions::default()
+    };
     let node = Node::open(world.vfs, world.clock, world.rng, &args.data_dir, options)
         .with_context(|| format!("cannot open {}", args.data_dir.display()))?;
     let node = Arc::new(node);

@@ -25,7 +25,7 @@ pub struct NodeStatus {
     pub incarnation: u64,
     /// Prepared, and waiting for a decision.
     pub in_doubt: Vec<TxnId>,
-    /// Highest commit sequence the node has durably applied.
+    /// Highest commit sequence the node has applied.
     pub commit_seq_max: CommitSeq,
     /// Highest coordinator epoch the node has seen.
     pub epoch_max: u64,
@@ -77,6 +77,9 @@ pub const FIELD_ID: &str = "PARQUET:field_id";
 pub enum CommitMode {
     /// The node is the only participant: vote and commit at once, durable on return.
     OnePhase,
+    /// As `OnePhase`, but durable only a moment after the return. A crash loses the youngest of these: with one of them
+    /// all that the node committed after it.
+    Asynchronous,
     /// After a yes vote.
     Prepared,
 }
@@ -162,7 +165,8 @@ pub trait DataNode: Send + Sync + 'static {
     /// The yes vote: on `Ok` the transaction's rows are durable and the node can only be told how it ended.
     async fn prepare(&self, txn: TxnId) -> Result<()>;
 
-    /// Makes the rows visible to snapshots from `seq` on. Idempotent. Durable on return.
+    /// Makes the rows visible to snapshots from `seq` on. Idempotent. Durable on return, and with it everything that was
+    /// committed here before; except under `CommitMode::Asynchronous`.
     async fn commit(&self, txn: TxnId, seq: CommitSeq, mode: CommitMode) -> Result<()>;
 
     /// Forgets the transaction. Idempotent; fine for one that was never staged.

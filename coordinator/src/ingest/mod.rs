@@ -17,7 +17,7 @@ mod route;
 mod staging;
 
 pub(crate) use blocks::blocks;
-pub(crate) use check::check;
+pub(crate) use check::{check, check_nulls};
 pub(crate) use new_chunks::{NewChunks, Site};
 pub(crate) use removal::{Addresses, Met};
 pub use route::route;

@@ -1,9 +1,9 @@
 //! What the wire asks of the session behind it. The wire knows messages, portals, formats and cancellation; the session
 //! knows SQL, transactions and roles. The session implements [`Frontdoor`] and [`Conversation`]; tests put a fake there.
 //!
-//! Who does what: the wire calls `execute`, sends what comes out of the [`Outcome`], then calls [`Conversation::sync`] at
-//! the end of a query string or at Sync, and [`Conversation::fail`] after every error, its own included. It never asks
-//! what a statement means.
+//! Who does what: the wire calls `execute` (or `gather`, for rows that can wait), sends what comes out of the
+//! [`Outcome`], then calls [`Conversation::sync`] at the end of a query string or at Sync, and [`Conversation::fail`]
+//! after every error, its own included. It never asks what a statement means.
 
 use super::scram::Verifier;
 use arrow::array::RecordBatch;
@@ -100,6 +100,25 @@ pub trait Conversation: Send {
     /// `params` has one value per `prepared.params`, of that type.
     async fn execute(&mut self, prepared: &Prepared, params: Vec<ScalarValue>) -> Result<Outcome>;
 
+    /// Takes the row of a statement that adds one and may wait for those of the statements behind it. `None`: the statement
+    /// is to be executed, or gathered again after `write_gathered`. The caller tells the client nothing of it, and calls
+    /// nothing else that concerns the transaction, before `write_gathered` has returned.
+    ///
+    /// # Errors
+    /// The statement's own. What was gathered before it is still to be written.
+    async fn gather(&mut self, prepared: &Prepared, params: &[ScalarValue]) -> Result<Option<Gathered>> {
+        let _ = (prepared, params);
+        Ok(None)
+    }
+
+    /// Runs the statements that were gathered, as one.
+    ///
+    /// # Errors
+    /// Of any of them.
+    async fn write_gathered(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// Ends the implicit transaction, if one is open: commits it, or rolls it back after `fail`.
     ///
     /// # Errors
@@ -131,6 +150,14 @@ pub trait Conversation: Send {
 
     /// The client has gone: roll back and release everything.
     async fn close(&mut self);
+}
+
+/// A statement that was gathered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gathered {
+    pub tag: String,
+    /// No more are to be gathered before these are written.
+    pub is_full: bool,
 }
 
 /// One parsed statement. The wire only passes it back.

@@ -2,6 +2,7 @@
 //! error means for what follows. Simple queries are here; `extended`, `copy` and `rows` add their parts.
 //!
 //! Invariants
+//! - Answers of statements whose rows were gathered are held back until the rows are written; nothing flushes till then.
 //! - Output is flushed at ReadyForQuery, Flush, before waiting for COPY data, and when much has gathered; never per message.
 //! - After an error in an extended message nothing is answered until Sync.
 //! - Every error has passed through `Conversation::fail` before the client learns of it.
@@ -33,6 +34,8 @@ pub(super) struct Connection {
     message_bytes_max: usize,
     pub(super) unnamed: Option<Prepared>,
     pub(super) portals: Portals,
+    /// Where the answers begin that wait until the rows of their statements are written.
+    pub(super) held: Option<usize>,
 }
 
 /// What follows an answered message.
@@ -60,6 +63,7 @@ impl Connection {
             message_bytes_max,
             unnamed: None,
             portals: Portals::default(),
+            held: None,
         }
     }
 
@@ -94,6 +98,7 @@ impl Connection {
                 Ok(message) => self.answer(message).await,
                 Err(error) => Err(error.into()),
             };
+            let answered = self.after_held(answered).await;
             self.running.end();
             match answered {
                 Ok(Then::Continue) => {}
@@ -119,6 +124,14 @@ impl Connection {
     }
 
     async fn answer(&mut self, message: Frontend) -> Result<Then, Failure> {
+        // What a pipeline of one statement consists of; Execute looks for itself.
+        let goes_on = matches!(
+            message,
+            Frontend::Bind(_) | Frontend::Describe(_) | Frontend::Close(_) | Frontend::Execute { .. }
+        );
+        if !goes_on {
+            self.release().await?;
+        }
         match message {
             Frontend::Query { sql } => self.simple_query(&sql).await.map(|()| Then::Ready),
             Frontend::Parse { name, sql, param_types } => self.parse(name, &sql, &param_types).await,
@@ -139,6 +152,26 @@ impl Connection {
             Frontend::FunctionCall => Err(Error::unsupported("the function call protocol").into()),
             Frontend::CopyData(_) | Frontend::CopyDone | Frontend::CopyFail { .. } => Ok(Then::Continue),
         }
+    }
+
+    /// Writes the rows that were gathered; from then on their statements are answered.
+    ///
+    /// # Errors
+    /// None of them is answered: the error takes the place of the first.
+    pub(super) async fn release(&mut self) -> Result<(), Failure> {
+        let Some(mark) = self.held.take() else { return Ok(()) };
+        let mut attention = self.attention();
+        let written = attention.watch(&mut self.inlet, self.conversation.write_gathered()).await;
+        let written = written.and_then(|written| Ok(written?));
+        written.inspect_err(|_| self.outlet.take_back(mark))
+    }
+
+    /// A statement that failed does so after those before it.
+    async fn after_held(&mut self, answered: Result<Then, Failure>) -> Result<Then, Failure> {
+        if let Err(Failure::Statement(_)) = &answered {
+            self.release().await?;
+        }
+        answered
     }
 
     /// Statement by statement, inside one implicit transaction that ends before the last one's CommandComplete.

@@ -1,7 +1,7 @@
 //! The extended protocol: Parse, Bind, Describe, Execute, Close. Statements by name belong to the session, which shares
 //! them with SQL's PREPARE; the unnamed statement and the portals live here.
 
-use super::backend::{Outcome, OutputColumn, Prepared, Statement, TransactionStatus};
+use super::backend::{Gathered, Outcome, OutputColumn, Prepared, Statement, TransactionStatus};
 use super::connection::{Connection, Then};
 use super::encode::read_param;
 use super::failure::Failure;
@@ -202,6 +202,16 @@ impl Connection {
             self.portals.insert(name, Portal { prepared, formats, state })?;
             return Ok(Then::Continue);
         }
+        if let State::Bound(params) = &state
+            && let Some(Gathered { tag, is_full }) = self.gather(&prepared, params).await?
+        {
+            self.complete(tag)?;
+            self.portals.insert(name, Portal { prepared, formats, state: State::Finished(None) })?;
+            if is_full {
+                self.release().await?;
+            }
+            return Ok(Then::Continue);
+        }
         let mut attention = self.attention();
         let status_before = self.conversation.transaction_status();
         let outcome = match state {
@@ -243,6 +253,20 @@ impl Connection {
             false => self.portals.insert(name, Portal { prepared, formats, state })?,
         }
         Ok(Then::Continue)
+    }
+
+    /// `None`: the statement is to be run, and nothing is held back.
+    async fn gather(&mut self, prepared: &Prepared, params: &[ScalarValue]) -> Result<Option<Gathered>, Failure> {
+        let mark = self.outlet.mark();
+        let mut gathered = self.conversation.gather(prepared, params).await?;
+        if gathered.is_none() && self.held.is_some() {
+            self.release().await?;
+            gathered = self.conversation.gather(prepared, params).await?;
+        }
+        if gathered.is_some() {
+            self.held.get_or_insert(mark);
+        }
+        Ok(gathered)
     }
 
     fn complete(&mut self, tag: String) -> Result<()> {

@@ -31,7 +31,7 @@ pub mod scram;
 mod serve;
 mod startup;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod wire;
 
 pub use cancel::Cancels;

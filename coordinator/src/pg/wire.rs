@@ -166,6 +166,17 @@ impl Outlet {
         &mut self.output
     }
 
+    /// The end of what was fed. Good until the next flush.
+    pub(super) fn mark(&self) -> usize {
+        self.output.len()
+    }
+
+    /// Takes back what was fed behind a mark.
+    pub(super) fn take_back(&mut self, mark: usize) {
+        assert!(self.written_bytes <= mark, "what is held back is not written");
+        self.output.truncate(mark);
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.output.len() - self.written_bytes >= OUTPUT_BYTES
     }

@@ -2,9 +2,9 @@
 
 use super::block::{Ending, State};
 use super::dispatch::{self, Plan};
-use super::{Session, parse};
+use super::{Session, parse, write};
 use crate::pg::backend::{
-    Conversation, Notice, Outcome, OutputColumn, Prepared, Statement, Statements, TransactionStatus,
+    Conversation, Gathered, Notice, Outcome, OutputColumn, Prepared, Statement, Statements, TransactionStatus,
 };
 use async_trait::async_trait;
 use datafusion::scalar::ScalarValue;
@@ -58,8 +58,17 @@ impl Conversation for Session {
         }
         self.enter();
         self.note_activity(&prepared.statement.text);
+        assert!(self.group.is_none(), "what was gathered is written before anything else");
         let plan = prepared.body.as_ref().and_then(|body| body.downcast_ref::<Plan>());
         dispatch::execute(self, &parsed, plan, prepared, params).await.map_err(|error| parsed.locate(error))
+    }
+
+    async fn gather(&mut self, prepared: &Prepared, params: &[ScalarValue]) -> Result<Option<Gathered>> {
+        write::gather::gather(self, prepared, params).await
+    }
+
+    async fn write_gathered(&mut self) -> Result<()> {
+        write::gather::write(self).await
     }
 
     async fn sync(&mut self) -> Result<()> {
@@ -71,6 +80,7 @@ impl Conversation for Session {
     }
 
     async fn fail(&mut self) {
+        self.group = None;
         match self.block.state {
             State::Implicit => {
                 // Rolling back asks nothing of anyone: what is left behind on nodes is aborted in the background.
@@ -136,7 +146,8 @@ fn parsed_of(statement: &Statement) -> Option<Arc<parse::Parsed>> {
 }
 
 impl Session {
-    fn enter(&mut self) {
+    /// A transaction begins, unless there is one.
+    pub(super) fn enter(&mut self) {
         self.block.enter(&self.variables, self.front.clock.now_us());
     }
 
@@ -151,7 +162,13 @@ impl Session {
             }
             Ending::Commit => {
                 let committed = match self.transaction.take().map(Arc::into_inner) {
-                    Some(Some(transaction)) => transaction.into_inner().commit().await.map(|_| ()),
+                    Some(Some(transaction)) => {
+                        let mut transaction = transaction.into_inner();
+                        if self.variables.raw("synchronous_commit") == "off" {
+                            transaction.set_asynchronous();
+                        }
+                        transaction.commit().await.map(|_| ())
+                    }
                     Some(None) => Err(Error::internal("a COPY still writes to the transaction that is to commit")),
                     None => Ok(()),
                 };
@@ -175,7 +192,7 @@ impl Session {
         self.transaction.take().and_then(Arc::into_inner).map(tokio::sync::Mutex::into_inner)
     }
 
-    fn note_activity(&self, text: &str) {
+    pub(super) fn note_activity(&self, text: &str) {
         if let Some(activity) = self.front.activity.lock().get_mut(&self.pid) {
             text.clone_into(&mut activity.query);
             activity.query_started_us = self.front.clock.now_us();

@@ -158,6 +158,13 @@ impl Frontdoor for Front {
     }
 
     async fn connect(&self, startup: Startup) -> Result<Box<dyn Conversation>> {
+        Ok(Box::new(self.open(startup)?))
+    }
+}
+
+impl Front {
+    /// The session of an authenticated client.
+    pub(super) fn open(&self, startup: Startup) -> Result<Session> {
         let catalog = self.shared.cluster.catalog();
         let role =
             catalog.role(&startup.user).map_err(|error| Error::new(SqlState::INVALID_AUTHORIZATION, error.message))?;
@@ -196,7 +203,7 @@ impl Frontdoor for Front {
             active: false,
         };
         self.shared.activity.lock().insert(startup.pid, activity);
-        Ok(Box::new(Session {
+        Ok(Session {
             front: self.shared.clone(),
             session_user: startup.user,
             database: startup.database,
@@ -207,7 +214,8 @@ impl Frontdoor for Front {
             transaction: None,
             statements: Statements::default(),
             cursors: Cursors::default(),
+            group: None,
             notices: Vec::new(),
-        }))
+        })
     }
 }

@@ -21,6 +21,8 @@ mod parse;
 mod query;
 mod relations;
 mod system;
+#[cfg(test)]
+mod tests;
 mod utility;
 mod variables;
 mod write;
@@ -57,6 +59,8 @@ pub struct Session {
     transaction: Option<SharedTransaction>,
     statements: Statements,
     cursors: Cursors,
+    /// Rows of statements that are not written yet.
+    group: Option<write::gather::Group>,
     notices: Vec<Notice>,
 }
 

@@ -137,7 +137,8 @@ async fn one_phase(mut txn: Transaction, link: Link) -> Result<CommitSeq> {
         }
     };
     cluster.owed.lock().one_phase.insert(id, (link.name().clone(), true));
-    let outcome = match link.commit(id, seq, CommitMode::OnePhase).await {
+    let mode = if txn.asynchronous { CommitMode::Asynchronous } else { CommitMode::OnePhase };
+    let outcome = match link.commit(id, seq, mode).await {
         Ok(()) => Ok(()),
         Err(error) => {
             // A node that is down answers readers only after a handshake, which settles this transaction first.

@@ -32,6 +32,8 @@ pub struct Transaction {
     /// New chunks that concurrent transactions may write to as well.
     shared: BTreeSet<(TableId, ChunkId)>,
     pub(super) staging: Staging,
+    /// It need not be durable when `commit` returns.
+    pub(super) asynchronous: bool,
     pub(super) ended: bool,
     /// It was dropped and is being aborted. When that is cut short (the runtime ends), nothing more is tried.
     dropped: bool,
@@ -61,6 +63,7 @@ impl Transaction {
             private: BTreeSet::new(),
             shared: BTreeSet::new(),
             staging: Staging::new(id),
+            asynchronous: false,
             ended: false,
             dropped: false,
             cluster,
@@ -180,6 +183,12 @@ impl Transaction {
         Ok((!self.staging.is_empty()).then_some(self.id))
     }
 
+    /// A crash of its node just after the commit may undo it, as a whole. Only where a single node decides: what several
+    /// must agree on, and every change of the catalog, is durable all the same.
+    pub fn set_asynchronous(&mut self) {
+        self.asynchronous = true;
+    }
+
     /// On return the transaction has happened, durably and on all nodes, and the next snapshot shows it. Goes on when
     /// the future is dropped.
     ///
@@ -281,6 +290,7 @@ impl Drop for Transaction {
             private: BTreeSet::new(),
             shared: std::mem::take(&mut self.shared),
             staging,
+            asynchronous: false,
             ended: false,
             dropped: true,
         };

@@ -60,6 +60,12 @@ fn evaluate(call: &Call) -> Result<ArrayRef> {
 
 /// One array, cast as PostgreSQL does in `zone`.
 pub fn convert(value: &ArrayRef, to: &DataType, zone: Zone, now_us: i64) -> Result<ArrayRef> {
+    // DataFusion's own coercion of a date and a timestamp counts in nanoseconds.
+    let value = &match class(value.data_type()) {
+        Class::Timestamp => cast(value, &TIMESTAMP)?,
+        Class::Timestamptz => cast(value, &timestamptz())?,
+        _ => Arc::clone(value),
+    };
     match (class(value.data_type()), class(to)) {
         (Class::Text, Class::Text) => Ok(cast(value, to)?),
         (Class::Text, _) => {

@@ -1,13 +1,14 @@
 //! The last step of analysis: every cast, written or implied, whose Arrow meaning is not PostgreSQL's becomes ours.
 //! Text literals are read here, in the session's zone, so that a plan carries typed constants only.
 
-use super::{Zone, literal};
+use super::{Zone, literal, to_error};
 use crate::PgType;
 use crate::functions::call;
 use crate::functions::cast::{cast_function, convert_scalar};
 use crate::functions::scalar::{raise, session_now, session_zone, type_name};
 use crate::functions::time_bucket::{implied_range, plain_call};
 use crate::functions::types::{Class, NUMERIC, class};
+use crate::types::TimeContext;
 use arrow::datatypes::DataType;
 use datafusion::common::metadata::FieldMetadata;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -20,6 +21,8 @@ use datafusion::logical_expr::utils::{merge_schema, split_conjunction_owned};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, lit};
 use datafusion::optimizer::AnalyzerRule;
 use proto::{Error, SqlState};
+
+const CANNOT_COERCE: SqlState = SqlState::new("42846");
 
 #[derive(Debug)]
 pub struct PgCasts;
@@ -89,7 +92,7 @@ fn rewrite(expr: Expr, schema: &DFSchema, session: Session) -> Result<Transforme
     let Some(declared) = PgType::from_field(&field) else { return keep(inner) };
     if never_cast(class(&from), class(to)) {
         let (from, to) = (type_name(&from), type_name(to));
-        return Err(raise(Error::new(SqlState::new("42846"), format!("cannot cast type {from} to {to}"))));
+        return Err(raise(Error::new(CANNOT_COERCE, format!("cannot cast type {from} to {to}"))));
     }
     if let Expr::Literal(value, _) = inner.as_ref()
         && !value.is_null()
@@ -145,6 +148,31 @@ fn constant(value: &ScalarValue, declared: &PgType, to: &DataType, session: Sess
     let target = if class(to) == Class::Numeric { NUMERIC } else { to.clone() };
     let literal = Expr::Literal(convert_scalar(value, &target, zone, now_us)?, None);
     Ok(Some(if target == *to { literal } else { cast(literal, to.clone()) }))
+}
+
+/// A value as a cast in a query would bring it to `to`, without a query.
+///
+/// # Errors
+/// 42846 where PostgreSQL has no such cast; 22003 and its kin for a value that does not fit.
+pub fn assigned(value: &ScalarValue, to: &PgType, context: &TimeContext) -> std::result::Result<ScalarValue, Error> {
+    let (from, wanted, zone) = (value.data_type(), to.arrow(), Zone::of(context.zone));
+    if from == wanted {
+        return Ok(value.clone());
+    }
+    if never_cast(class(&from), class(&wanted)) {
+        return Err(Error::new(
+            CANNOT_COERCE,
+            format!("cannot cast type {} to {}", type_name(&from), type_name(&wanted)),
+        ));
+    }
+    let converted = match ours(&from, &wanted, zone) {
+        true => {
+            let target = if class(&wanted) == Class::Numeric { NUMERIC } else { wanted.clone() };
+            convert_scalar(value, &target, zone, context.now_us)
+        }
+        false => Ok(value.clone()),
+    };
+    converted.and_then(|value| value.cast_to(&wanted)).map_err(to_error)
 }
 
 /// Arrow would take a time for its count of microseconds, and a number for the truth of not being zero.

@@ -27,6 +27,7 @@ mod unions;
 mod untyped;
 mod zone;
 
+pub use casts::assigned;
 pub use depth::{DEPTH_MAX, check_depth};
 pub use error::{syntax_error, to_error};
 pub use rewrite::{output_columns, rewrite};

@@ -11,6 +11,10 @@ pub struct Zone(TimeZone);
 impl Zone {
     pub const UTC: Zone = Zone(TimeZone::UTC);
 
+    pub fn of(zone: TimeZone) -> Zone {
+        Zone(zone)
+    }
+
     /// # Errors
     /// 22023 when nothing of that name exists.
     pub fn parse(name: &str) -> Result<Zone, Error> {

@@ -25,6 +25,7 @@ use proto::{Error, Result, SqlState};
 use std::sync::Arc;
 
 mod from_binary;
+mod from_scalar;
 
 pub struct ColumnBuilder {
     ty: PgType,

@@ -92,8 +92,8 @@ impl DataNode for GrpcNode {
     }
 
     async fn commit(&self, txn: TxnId, seq: CommitSeq, mode: CommitMode) -> Result<()> {
-        let one_phase = mode == CommitMode::OnePhase;
-        let request = v1::CommitRequest { txn: Some(convert::txn_to(txn)), seq: seq.0, one_phase };
+        let (one_phase, asynchronous) = (mode != CommitMode::Prepared, mode == CommitMode::Asynchronous);
+        let request = v1::CommitRequest { txn: Some(convert::txn_to(txn)), seq: seq.0, one_phase, asynchronous };
         self.client().commit(request).await.map_err(resolve)?;
         Ok(())
     }

@@ -85,7 +85,11 @@ impl Service for Adapter {
     async fn commit(&self, request: Request<v1::CommitRequest>) -> Reply<v1::Empty> {
         let request = request.into_inner();
         let txn = convert::txn_from(request.txn).map_err(error::to_status)?;
-        let mode = if request.one_phase { CommitMode::OnePhase } else { CommitMode::Prepared };
+        let mode = match (request.one_phase, request.asynchronous) {
+            (true, true) => CommitMode::Asynchronous,
+            (true, false) => CommitMode::OnePhase,
+            (false, _) => CommitMode::Prepared,
+        };
         empty(self.node.commit(txn, CommitSeq(request.seq), mode).await)
     }
 

@@ -1,8 +1,10 @@
-//! The store's own threads: one seals what is due by size, by age, or because memory runs short; one merges.
+//! The store's own threads: one seals what is due by size, by age, or because memory runs short; one merges; one makes
+//! commits durable that nobody waited for.
 
 use super::state::State;
 use super::{Core, Store};
 use crate::error::{Result, StorageError};
+use crate::log::Lsn;
 use crossbeam::channel::Receiver;
 use proto::ChunkId;
 use std::collections::HashSet;
@@ -14,6 +16,10 @@ use std::time::Duration;
 
 /// How often the thread looks for chunks that have come of age.
 const TICK: Duration = Duration::from_secs(1);
+/// How long an asynchronous commit may wait for its fsync to begin: PostgreSQL's `wal_writer_delay`.
+const SYNC_DELAY: Duration = Duration::from_millis(200);
+/// Beyond this part of the memory unsealed rows count as much, however little is left.
+const PRESSED_PART_MIN: usize = 16;
 
 impl Store {
     /// Seals the chunks that are due by size, by age, or because memory runs short. How many there were.
@@ -21,14 +27,24 @@ impl Store {
         self.core.check()?;
         self.core.seal_due()
     }
+
+    /// Makes everything durable that was committed.
+    ///
+    /// # Errors
+    /// The failed fsync, which is the end of the store.
+    pub fn sync(&self) -> Result<(), StorageError> {
+        self.core.check()?;
+        self.core.sync_committed()
+    }
 }
 
-/// Two threads, as merging takes long and sealing must not wait. `woken` wakes the sealing one; when the sender of
-/// `stopped` goes, the merging one ends.
+/// Three threads, as merging takes long, sealing must not wait for it, and neither may hold up an fsync. `woken` wakes
+/// the sealing one; when the sender of `stopped` goes, the others end.
 pub(super) fn start(core: &Arc<Core>, woken: Receiver<()>, stopped: Receiver<()>) -> Result<Vec<JoinHandle<()>>> {
-    let sealing = thread(core, "seriatim-seal", Core::seal_due, woken)?;
-    let merging = thread(core, "seriatim-merge", Core::merge_due, stopped)?;
-    Ok(vec![sealing, merging])
+    let sealing = thread(core, "seriatim-seal", Core::seal_due, woken, TICK)?;
+    let syncing = thread(core, "seriatim-sync", |core| core.sync_committed().map(|()| 0), stopped.clone(), SYNC_DELAY)?;
+    let merging = thread(core, "seriatim-merge", Core::merge_due, stopped, TICK)?;
+    Ok(vec![sealing, syncing, merging])
 }
 
 fn thread(
@@ -36,6 +52,7 @@ fn thread(
     name: &'static str,
     work: fn(&Core) -> Result<usize>,
     woken: Receiver<()>,
+    tick: Duration,
 ) -> Result<JoinHandle<()>> {
     let (core, dir) = (Arc::clone(core), core.dir.clone());
     let run = move || {
@@ -47,7 +64,7 @@ fn thread(
                 Err(_) => core.poison(format!("the thread {name} panicked")),
             }
             if core.alive() {
-                woken.recv_timeout(TICK).ok();
+                woken.recv_timeout(tick).ok();
             }
         }
     };
@@ -64,9 +81,28 @@ impl Core {
         !self.closing.load(Ordering::SeqCst) && self.poison.get().is_none()
     }
 
-    /// Memory runs short: rows are moved even if somebody may hold their addresses.
+    /// Notes a commit that nobody waits for.
+    pub(super) fn sync_later(&self, lsn: Lsn) {
+        self.unsynced.fetch_max(lsn.0 + 1, Ordering::SeqCst);
+    }
+
+    /// On return all that `sync_later` was told of before is durable.
+    pub(super) fn sync_committed(&self) -> Result<()> {
+        let unsynced = self.unsynced.load(Ordering::SeqCst);
+        let Some(lsn) = unsynced.checked_sub(1) else { return Ok(()) };
+        self.sync_log(Lsn(lsn))?;
+        // A younger one stays noted.
+        self.unsynced.compare_exchange(unsynced, 0, Ordering::SeqCst, Ordering::SeqCst).ok();
+        Ok(())
+    }
+
+    /// Memory runs short because of what could be sealed: rows are moved even if somebody may hold their addresses. What
+    /// open transactions have staged only leaves less room; no seal frees it.
     fn pressed(&self, state: &State) -> bool {
-        state.bytes > self.options.delta_bytes_max / 2
+        let max = self.options.delta_bytes_max;
+        let sealable = state.chunks.values().map(|chunk| chunk.delta_bytes).sum::<usize>();
+        let room = max.saturating_sub(state.bytes.saturating_sub(sealable));
+        sealable > (room / 2).max(max / PRESSED_PART_MIN)
     }
 
     fn seal_due(&self) -> Result<usize> {

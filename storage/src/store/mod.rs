@@ -9,8 +9,9 @@
 //!   applies the same rule to the log.
 //! - Rows that an open transaction removes are not moved; nor are rows whose removal is not to be sealed with them. So
 //!   the addresses in the log are good at recovery.
-//! - Nothing is applied in memory before it is durable in the log, and nothing is removed from the log before it is
-//!   durable elsewhere (`State::log_needed`).
+//! - Nothing is applied in memory before it is in the log, and durable there unless the commit was asynchronous; nothing
+//!   is removed from the log before it is durable elsewhere (`State::log_needed`). As every fsync covers all that was
+//!   appended, a crash takes commits from the end only.
 //! - A transaction that was staged and lost in a restart stays refused: its rows could only come in part.
 //! - A chunk of which a listed file is missing, or whose deletes file is damaged, is closed and its files are left alone.
 //! - After a failed fsync, or a panic of the sealing thread, the store is poisoned: every call fails.
@@ -119,6 +120,8 @@ struct Core {
     /// The manifest on the disk.
     durable: Mutex<Manifest>,
     state: Mutex<State>,
+    /// Where in the log the youngest commit lies that was not waited for; 0 when there is none.
+    unsynced: AtomicU64,
     /// A transaction ended, or memory was freed.
     changed: Condvar,
     poison: OnceLock<String>,

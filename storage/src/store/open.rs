@@ -67,6 +67,7 @@ pub(super) fn open(
         numbers: AtomicU64::new(manifest.segment_next),
         durable: Mutex::new(manifest),
         state: Mutex::new(state),
+        unsynced: AtomicU64::new(0),
         changed: Condvar::new(),
         poison: OnceLock::new(),
         closing: AtomicBool::new(false),

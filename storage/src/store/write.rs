@@ -89,7 +89,8 @@ impl Store {
         logged
     }
 
-    /// Makes the rows visible from `seq` on. Durable on return. Idempotent for the same `seq`.
+    /// Makes the rows visible from `seq` on. Durable on return, or with `Asynchronous` about `SYNC_DELAY` later. Idempotent
+    /// for the same `seq`.
     ///
     /// # Errors
     /// A one-phase commit that failed before anything was logged is to be aborted; `OutcomeUnknown` when it is not known
@@ -97,20 +98,23 @@ impl Store {
     pub fn commit(&self, txn: TxnId, seq: CommitSeq, mode: CommitMode) -> Result<(), StorageError> {
         let core = &self.core;
         core.check()?;
-        if mode == CommitMode::OnePhase {
+        if mode != CommitMode::Prepared {
             core.see_epoch(txn)?;
         }
         let mut state = core.state.lock();
         core.wait_while_committing(&mut state, txn)?;
         match state.ended.get(txn) {
-            Some(Some(at)) if at == seq => return Ok(()),
+            Some(Some(at)) if at == seq => {
+                drop(state);
+                return if mode == CommitMode::Asynchronous { Ok(()) } else { core.sync_committed() };
+            }
             Some(Some(at)) => return Err(committed_otherwise(txn, at)),
             Some(None) => return Err(refused(txn, "has ended without a commit")),
             None => {}
         }
         let floor = core.log.end();
         let entry = match mode {
-            CommitMode::OnePhase => core.staged(&mut state, txn)?,
+            CommitMode::OnePhase | CommitMode::Asynchronous => core.staged(&mut state, txn)?,
             CommitMode::Prepared => {
                 let entry = state.txns.get_mut(&txn).filter(|entry| entry.phase == Phase::Prepared);
                 entry.ok_or_else(|| refused(txn, "was not prepared here"))?
@@ -122,9 +126,15 @@ impl Store {
         drop(state);
 
         let appended = core.append_log(&[&head]);
-        let synced = appended.and_then(|lsn| match core.sync_log(lsn) {
-            Ok(()) => Ok(lsn),
-            Err(source) => Err(StorageError::OutcomeUnknown { txn, source: Box::new(source) }),
+        let synced = appended.and_then(|lsn| {
+            if mode == CommitMode::Asynchronous {
+                core.sync_later(lsn);
+                return Ok(lsn);
+            }
+            match core.sync_log(lsn) {
+                Ok(()) => Ok(lsn),
+                Err(source) => Err(StorageError::OutcomeUnknown { txn, source: Box::new(source) }),
+            }
         });
         let mut state = core.state.lock();
         let outcome = match synced {

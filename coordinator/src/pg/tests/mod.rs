@@ -4,7 +4,7 @@ mod client;
 mod fake;
 mod flow;
 mod login;
-mod raw;
+pub(crate) mod raw;
 
 use super::{ServeOptions, serve};
 use fake::Front;
@@ -37,6 +37,6 @@ async fn start_with(change: impl FnOnce(&mut ServeOptions)) -> TestServer {
 }
 
 /// A test that hangs is a test that fails.
-async fn within<T>(work: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), work).await.expect("it ends in time")
 }

@@ -102,6 +102,7 @@ fn choice(name: &str, value: &str, choices: &[&str]) -> Result<String> {
     let lower = value.to_ascii_lowercase();
     let lower = match (name, lower.as_str()) {
         ("synchronous_commit" | "standard_conforming_strings", "true" | "yes" | "1") => "on",
+        ("synchronous_commit", "false" | "no" | "0") => "off",
         (_, other) => other,
     };
     if name == "password_encryption" && lower == "md5" {

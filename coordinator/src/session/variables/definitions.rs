@@ -139,8 +139,8 @@ pub const DEFINITIONS: &[Definition] = &[
     var(
         "synchronous_commit",
         "on",
-        Kind::Choice(&["on", "local", "remote_write", "remote_apply"]),
-        "Sets the synchronization level.",
+        Kind::Choice(&["local", "remote_write", "remote_apply", "on", "off"]),
+        "Sets the current transaction's synchronization level.",
     ),
     var("tcp_keepalives_idle", "0", COUNT, "Time between issuing TCP keepalives."),
     var("temp_buffers", "8192", Kind::Kilobytes, "Sets the maximum number of temporary buffers."),

@@ -156,6 +156,31 @@ mod tests {
         assert_eq!(variables.show("max_prepared_transactions").unwrap(), "150");
     }
 
+    /// As PostgreSQL 15 takes, shows and refuses them.
+    #[test]
+    fn levels_of_synchronous_commit_are_postgres() {
+        let mut variables = Variables::default();
+        assert_eq!(variables.show("synchronous_commit").unwrap(), "on");
+        for (given, shown) in [
+            ("off", "off"),
+            ("LOCAL", "local"),
+            ("remote_write", "remote_write"),
+            ("remote_apply", "remote_apply"),
+            ("true", "on"),
+            ("no", "off"),
+            ("1", "on"),
+            ("0", "off"),
+        ] {
+            variables.set("synchronous_commit", given).unwrap();
+            assert_eq!(variables.show("synchronous_commit").unwrap(), shown);
+        }
+        let error = variables.set("synchronous_commit", "maybe").unwrap_err();
+        assert_eq!(error.code.as_str(), "22023");
+        assert_eq!(error.message, "invalid value for parameter \"synchronous_commit\": \"maybe\"");
+        let hint = "Available values: local, remote_write, remote_apply, on, off.";
+        assert_eq!(error.hint.as_deref(), Some(hint));
+    }
+
     #[test]
     fn zones_are_known_by_name_and_by_offset() {
         let mut variables = Variables::default();

@@ -1,10 +1,11 @@
 //! INSERT: the source becomes a query that yields every column of the table, in its order and of its type; its batches
-//! go straight to the transaction, or through `conflict`.
+//! go straight to the transaction, or through `conflict`. VALUES of constants need no query (`constants`).
 
 use super::assign::{
     Shape, check_literal, check_types, parsed_query, sql_type, target_columns, type_literal, type_parameter,
 };
 use super::conflict::Conflict;
+use super::constants::{Constants, Rows, rows_count};
 use super::returning::Returning;
 use super::target::{Target, Writing, reads, writable_table};
 use super::{Done, Kept};
@@ -12,6 +13,7 @@ use crate::session::Session;
 use crate::session::define::object_name;
 use crate::session::parse::fold;
 use crate::session::query::{self, QueryPlan};
+use arrow::array::RecordBatch;
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast::{
     Insert, OnInsert, Query, SelectItem, SetExpr, Statement, TableFactor, TableObject, With,
@@ -23,11 +25,36 @@ use proto::{Error, Result, SqlState};
 
 pub struct InsertPlan {
     pub target: Target,
-    source: QueryPlan,
-    /// Whether the source reads the table it fills.
-    reads_target: bool,
+    source: Source,
     conflict: Option<Conflict>,
     pub returning: Option<Returning>,
+}
+
+#[expect(clippy::large_enum_variant, reason = "kept behind one Arc")]
+enum Source {
+    Constants(Constants),
+    Query {
+        plan: QueryPlan,
+        /// Whether it reads the table it fills.
+        reads_target: bool,
+    },
+}
+
+impl Source {
+    fn params(&self) -> Vec<PgType> {
+        match self {
+            Source::Constants(constants) => constants.params().to_vec(),
+            Source::Query { plan, .. } => plan.params(),
+        }
+    }
+}
+
+/// How the rows may be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    Shortest,
+    /// For EXPLAIN, and as the other way's twin.
+    Query,
 }
 
 impl InsertPlan {
@@ -47,8 +74,19 @@ impl InsertPlan {
         self.conflict.as_ref().is_some_and(|conflict| conflict.arbitrates(message))
     }
 
-    pub fn source(&self) -> &QueryPlan {
-        &self.source
+    pub fn constants(&self) -> Option<&Constants> {
+        match &self.source {
+            Source::Constants(constants) => Some(constants),
+            Source::Query { .. } => None,
+        }
+    }
+
+    /// `None` without one.
+    pub fn query(&self) -> Option<&QueryPlan> {
+        match &self.source {
+            Source::Constants(_) => None,
+            Source::Query { plan, .. } => Some(plan),
+        }
     }
 
     /// For EXPLAIN.
@@ -64,6 +102,7 @@ pub(super) async fn prepare(
     insert: &Insert,
     with: Option<&With>,
     declared: &[Option<PgType>],
+    way: Way,
 ) -> Result<InsertPlan> {
     if insert.overwrite || insert.replace_into || insert.ignore {
         return Err(Error::unsupported("this form of INSERT"));
@@ -88,10 +127,17 @@ pub(super) async fn prepare(
         }
     };
     check_width(width, targets.len(), insert)?;
+    if way == Way::Shortest
+        && (&insert.on, &insert.returning, with) == (&None, &None, None)
+        && let Some(constants) = Constants::of(insert, &target.table, &targets[..width], &declared)
+    {
+        return Ok(InsertPlan { target, source: Source::Constants(constants), conflict: None, returning: None });
+    }
     let mut query = full_rows(&target.table, &targets[..width], insert.source.as_deref(), &mut declared)?;
     query.with = with.cloned();
     let reads_target = reads(session, &query, &target.table).await;
-    let source = query::prepare(session, &Statement::Query(Box::new(query)), &declared).await?;
+    let plan = query::prepare(session, &Statement::Query(Box::new(query)), &declared).await?;
+    let source = Source::Query { plan, reads_target };
     let mut declared = source.params().into_iter().map(Some).collect::<Vec<_>>();
     let conflict = match &insert.on {
         None => None,
@@ -108,7 +154,7 @@ pub(super) async fn prepare(
         Some(items) => Some(Returning::prepare(session, items, &target, &[], &declared).await?),
         None => None,
     };
-    Ok(InsertPlan { target, source, reads_target, conflict, returning })
+    Ok(InsertPlan { target, source, conflict, returning })
 }
 
 /// The width of a VALUES source, whose parameters take the types of their columns on the way.
@@ -196,12 +242,61 @@ fn with_typed_literals(mut source: Query, targets: &[ColumnDef], declared: &mut 
 
 /// # Errors
 /// Of the source and of the nodes; the transaction is then to be rolled back.
-pub(super) async fn run(session: &mut Session, plan: &InsertPlan, params: &[ScalarValue]) -> Result<Done> {
+pub(super) async fn run(
+    session: &mut Session,
+    insert: &Insert,
+    plan: &InsertPlan,
+    params: &[ScalarValue],
+) -> Result<Done> {
+    match &plan.source {
+        Source::Constants(constants) => {
+            let rows = constant_rows(session, insert, plan, constants, params)?;
+            let kept = Kept::new(session, false);
+            kept.count(&rows)?;
+            let rows = store(session, &plan.target.table, rows).await?;
+            Ok(Done { rows, kept })
+        }
+        Source::Query { plan: query, reads_target } => run_query(session, plan, query, *reads_target, params).await,
+    }
+}
+
+/// All of the statement's rows: a value that does not fit is found before any row is on its way.
+fn constant_rows(
+    session: &Session,
+    insert: &Insert,
+    plan: &InsertPlan,
+    constants: &Constants,
+    params: &[ScalarValue],
+) -> Result<RecordBatch> {
+    let table = &plan.target.table;
+    let context = TimeContext::of_session(&session.settings())?;
+    let mut rows = Rows::new(table, context, rows_count(insert));
+    constants.append(insert, table, params, &mut rows)?;
+    rows.take(Shape::new(table, context).schema())
+}
+
+pub(super) async fn store(session: &mut Session, table: &TableDef, rows: RecordBatch) -> Result<u64> {
+    let transaction = session.transaction();
+    let mut transaction = transaction.lock().await;
+    let count = transaction.write(table, rows).await?;
+    if !table.keys.is_empty() {
+        transaction.settle().await?;
+    }
+    Ok(count)
+}
+
+async fn run_query(
+    session: &mut Session,
+    plan: &InsertPlan,
+    query: &QueryPlan,
+    reads_target: bool,
+    params: &[ScalarValue],
+) -> Result<Done> {
     let table = &plan.target.table;
     let transaction = session.transaction();
-    let collect = plan.conflict.is_some() || (plan.reads_target && transaction.lock().await.has_rows());
-    let source_params = &params[..plan.source.params().len()];
-    let (_, mut stream) = query::rows(session, &plan.source, source_params).await?;
+    let collect = plan.conflict.is_some() || (reads_target && transaction.lock().await.has_rows());
+    let source_params = &params[..query.params().len()];
+    let (_, mut stream) = query::rows(session, query, source_params).await?;
     let shape = Shape::new(table, TimeContext::of_session(&session.settings())?);
     let mut kept = Kept::new(session, plan.returning.is_some());
     if collect {
@@ -227,4 +322,25 @@ pub(super) async fn run(session: &mut Session, plan: &InsertPlan, params: &[Scal
         transaction.lock().await.settle().await?;
     }
     Ok(Done { rows, kept })
+}
+
+/// The rows that a statement is about to store, on whichever way it was planned.
+#[cfg(test)]
+pub(super) async fn values_both_ways(
+    session: &mut Session,
+    insert: &Insert,
+    plan: &InsertPlan,
+    params: &[ScalarValue],
+) -> Result<RecordBatch> {
+    let query = match &plan.source {
+        Source::Constants(constants) => return constant_rows(session, insert, plan, constants, params),
+        Source::Query { plan, .. } => plan,
+    };
+    let (_, mut stream) = query::rows(session, query, &params[..query.params().len()]).await?;
+    let shape = Shape::new(&plan.target.table, TimeContext::of_session(&session.settings())?);
+    let mut batches = Vec::new();
+    while let Some(batch) = stream.next().await {
+        batches.push(shape.fit(&batch?)?);
+    }
+    super::concat(&shape.schema(), &batches)
 }

@@ -1,7 +1,8 @@
 //! INSERT, UPDATE, DELETE. Each becomes a query of the engine's whose rows say what is to be written; the session stages
 //! it. Batches stay columns all the way.
 //!
-//! `target` the table and its rights · `insert` · `set` SET lists · `change` UPDATE and DELETE · `conflict` ON CONFLICT ·
+//! `target` the table and its rights · `insert`, `constants` (VALUES without a query), `gather` (many of them in one
+//! write) · `set` SET lists · `change` UPDATE and DELETE · `conflict` ON CONFLICT ·
 //! `returning` · `assign` values to columns.
 //!
 //! Invariants
@@ -16,10 +17,14 @@
 mod assign;
 mod change;
 mod conflict;
+mod constants;
+pub(super) mod gather;
 mod insert;
 mod returning;
 mod set;
 mod target;
+#[cfg(test)]
+mod tests;
 
 pub(super) use assign::{Shape, target_columns};
 pub(super) use target::{Writing, writable_table};
@@ -27,6 +32,7 @@ pub(super) use target::{Writing, writable_table};
 use super::block::{Isolation, State};
 use super::dispatch::done;
 use super::{Session, query};
+use crate::catalog::CatalogState;
 use crate::pg::backend::{Outcome, OutputColumn, Tag};
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
@@ -37,7 +43,7 @@ use datafusion::sql::sqlparser::ast::{Delete, Insert, Query, SetExpr, Statement,
 use engine::plan::Memory;
 use engine::{PgType, TableDef};
 use futures::StreamExt;
-use insert::InsertPlan;
+use insert::{InsertPlan, Way};
 use proto::{Error, Result, SqlState};
 use returning::Returning;
 use std::borrow::Cow;
@@ -172,8 +178,17 @@ pub(super) async fn prepare(
     write: &Write<'_>,
     declared: &[Option<PgType>],
 ) -> Result<WritePlan> {
+    prepare_by(session, write, declared, Way::Shortest).await
+}
+
+async fn prepare_by(
+    session: &mut Session,
+    write: &Write<'_>,
+    declared: &[Option<PgType>],
+    way: Way,
+) -> Result<WritePlan> {
     Ok(match write.body {
-        Body::Insert(insert) => WritePlan::Insert(insert::prepare(session, insert, write.with, declared).await?),
+        Body::Insert(insert) => WritePlan::Insert(insert::prepare(session, insert, write.with, declared, way).await?),
         Body::Update(update) => WritePlan::Change(change::update(session, update, write.with, declared).await?),
         Body::Delete(delete) => WritePlan::Change(change::delete(session, delete, write.with, declared).await?),
     })
@@ -194,7 +209,7 @@ pub(super) async fn run(
     loop {
         let may_retry = retries < RETRIES_MAX && session.is_fresh().await;
         let done = match plan {
-            WritePlan::Insert(plan) => insert::run(session, plan, params).await,
+            WritePlan::Insert(plan) => insert::run(session, inserted(statement)?, plan, params).await,
             WritePlan::Change(plan) => change::run(session, plan, params).await,
         };
         match done {
@@ -202,20 +217,28 @@ pub(super) async fn run(
             Err(error) if may_retry && plan.is_lost_race(&error) => {}
             Err(error) => return Err(plan.blamed(error)),
         }
-        session.abandon().await;
-        tokio::time::sleep(Duration::from_millis(1 << retries.min(6))).await;
+        begin_anew(session, retries).await;
         retries += 1;
+    }
+}
+
+/// After a race that was lost: a new transaction, after a while that grows.
+async fn begin_anew(session: &mut Session, retries: u32) {
+    session.abandon().await;
+    tokio::time::sleep(Duration::from_millis(1 << retries.min(6))).await;
+}
+
+fn inserted(statement: &Statement) -> Result<&Insert> {
+    match Write::of(statement)? {
+        Some(Write { body: Body::Insert(insert), .. }) => Ok(insert),
+        _ => Err(Error::internal("a plan to insert of a statement that does not")),
     }
 }
 
 /// The statement planned anew, if its table has another shape than when it was prepared.
 async fn renewed(session: &mut Session, statement: &Statement, plan: &WritePlan) -> Result<Option<WritePlan>> {
     let catalog = session.catalog().await;
-    let before = plan.table();
-    let is_same = |now: &TableDef| {
-        (&now.columns, &now.keys, &now.hypertable) == (&before.columns, &before.keys, &before.hypertable)
-    };
-    if catalog.table_by_id(before.id).is_some_and(|now| is_same(now)) {
+    if is_unchanged(&catalog, plan.table()) {
         return Ok(None);
     }
     let write = Write::of(statement)?.ok_or_else(|| Error::internal("a plan to write of a statement that does not"))?;
@@ -225,6 +248,14 @@ async fn renewed(session: &mut Session, statement: &Statement, plan: &WritePlan)
         true => Ok(Some(renewed)),
         false => Err(Error::new(SqlState::FEATURE_NOT_SUPPORTED, "cached plan must not change result type")),
     }
+}
+
+/// Whether a plan for the table as it was is good for it as it is.
+fn is_unchanged(catalog: &CatalogState, before: &TableDef) -> bool {
+    let is_same = |now: &TableDef| {
+        (&now.columns, &now.keys, &now.hypertable) == (&before.columns, &before.keys, &before.hypertable)
+    };
+    catalog.table_by_id(before.id).is_some_and(|now| is_same(now))
 }
 
 async fn outcome(session: &mut Session, plan: &WritePlan, params: &[ScalarValue], written: Done) -> Result<Outcome> {
@@ -300,12 +331,13 @@ pub(super) async fn explain(
     if analyze {
         return Err(Error::unsupported("EXPLAIN ANALYZE of a statement that writes"));
     }
-    let plan = prepare(session, &write, &[]).await?;
+    let plan = prepare_by(session, &write, &[], Way::Query).await?;
     let (mut lines, read) = match &plan {
         WritePlan::Insert(plan) => {
             let mut lines = vec![format!("Insert on {}  (cost=0.00..0.00 rows=0 width=0)", plan.target.table.name)];
             lines.extend(plan.conflict_lines());
-            (lines, query::plan_lines(session, plan.source(), &Vec::new(), false, verbose).await?)
+            let source = plan.query().ok_or_else(|| Error::internal("an INSERT was planned without a query"))?;
+            (lines, query::plan_lines(session, source, &Vec::new(), false, verbose).await?)
         }
         WritePlan::Change(plan) => (plan.lines(), plan.read_lines(session, verbose).await?),
     };

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use storage::SimVfs;
+use tokio::sync::Semaphore;
 
 pub(crate) const WEEK_US: i64 = 7 * 24 * 3600 * 1_000_000;
 /// 2019-01-01 00:00 UTC.
@@ -61,7 +62,8 @@ impl Network {
     pub(super) fn add(&self, address: &str, incarnation: u64) -> Arc<FakeNode> {
         let disk = Disk { incarnation, ..Disk::default() };
         let state = State { disk, ..State::default() };
-        let node = Arc::new(FakeNode { state: Mutex::new(state), faults: Arc::clone(&self.faults) });
+        let node =
+            Arc::new(FakeNode { state: Mutex::new(state), gate: Mutex::default(), faults: Arc::clone(&self.faults) });
         self.nodes.lock().insert(address.to_owned(), Arc::clone(&node));
         node
     }
@@ -103,10 +105,14 @@ struct State {
     staged: BTreeMap<TxnId, Rows>,
     dead: bool,
     votes_no: bool,
+    refuses_rows: Option<Error>,
+    blocks_count: usize,
 }
 
 pub(crate) struct FakeNode {
     state: Mutex<State>,
+    /// Where there is one, rows wait for a permit each time.
+    gate: Mutex<Option<Arc<Semaphore>>>,
     faults: Arc<Mutex<Faults>>,
 }
 
@@ -125,6 +131,21 @@ impl FakeNode {
         self.state.lock().votes_no = true;
     }
 
+    /// Rows are answered with this from now on.
+    pub(crate) fn refuse_rows(&self, error: Error) {
+        self.state.lock().refuses_rows = Some(error);
+    }
+
+    /// From now on rows are taken when the gate has a permit.
+    pub(crate) fn wait_at(&self, gate: &Arc<Semaphore>) {
+        *self.gate.lock() = Some(Arc::clone(gate));
+    }
+
+    /// How often rows came.
+    pub(crate) fn blocks_count(&self) -> usize {
+        self.state.lock().blocks_count
+    }
+
     pub(super) fn set_incarnation(&self, incarnation: u64) {
         self.state.lock().disk.incarnation = incarnation;
     }
@@ -133,7 +154,7 @@ impl FakeNode {
         self.state.lock().disk.committed.get(&txn).map(|(seq, _)| *seq)
     }
 
-    pub(super) fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.state.lock().disk.committed.values().flat_map(|(_, rows)| rows).map(|(_, rows)| rows).sum()
     }
 
@@ -200,9 +221,17 @@ impl DataNode for FakeNode {
     }
 
     async fn stage(&self, txn: TxnId, continues: bool, writes: Vec<ChunkWrite>) -> Result<()> {
+        let gate = self.gate.lock().clone();
+        if let Some(gate) = gate {
+            gate.acquire().await.unwrap().forget();
+        }
         self.call(Reaction::Abort, |state| {
             if continues != state.staged.contains_key(&txn) {
                 return Err(Error::new(SqlState::SERIALIZATION_FAILURE, "unknown transaction"));
+            }
+            state.blocks_count += 1;
+            if let Some(error) = &state.refuses_rows {
+                return Err(error.clone());
             }
             state.disk.epoch_max = state.disk.epoch_max.max(txn.epoch);
             let rows = state.staged.entry(txn).or_default();
@@ -232,7 +261,7 @@ impl DataNode for FakeNode {
                 return Ok(());
             }
             let rows = match mode {
-                CommitMode::OnePhase => state.staged.remove(&txn),
+                CommitMode::OnePhase | CommitMode::Asynchronous => state.staged.remove(&txn),
                 CommitMode::Prepared => state.disk.prepared.remove(&txn),
             };
             let rows = rows.ok_or_else(|| Error::new(SqlState::SERIALIZATION_FAILURE, "unknown transaction"))?;
@@ -304,7 +333,7 @@ pub(crate) struct World {
     pub(super) vfs: SimVfs,
     pub(super) network: Arc<Network>,
     pub(crate) dn1: Arc<FakeNode>,
-    pub(super) dn2: Arc<FakeNode>,
+    pub(crate) dn2: Arc<FakeNode>,
     pub(super) log_bytes_max: u64,
 }
 

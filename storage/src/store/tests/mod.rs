@@ -1,9 +1,11 @@
 //! What every test of the store needs: a clock, chance, a table of readings, and a naive reader.
 
+mod asynchronous;
 mod faults;
 mod keys;
 mod merging;
 mod model;
+mod pressure;
 mod reading;
 mod removing;
 mod transactions;

@@ -25,8 +25,8 @@ fn two_chunks() -> (SimVfs, Vec<Row>) {
 }
 
 fn of_chunk_1(vfs: &SimVfs, kind_wanted: &str) -> PathBuf {
-    let found = files(vfs).into_iter().filter(|path| kind(path) == kind_wanted && name(path).starts_with("1-"));
-    found.last().unwrap()
+    let mut found = files(vfs).into_iter().filter(|path| kind(path) == kind_wanted && name(path).starts_with("1-"));
+    found.next_back().unwrap()
 }
 
 type Harm = (&'static str, &'static str, fn(&SimVfs, &Path));

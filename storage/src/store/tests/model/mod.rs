@@ -313,7 +313,7 @@ impl Life {
         }
         committed.unwrap();
         self.counts.add(match mode {
-            CommitMode::OnePhase => "one-phase commit",
+            CommitMode::OnePhase | CommitMode::Asynchronous => "one-phase commit",
             CommitMode::Prepared if self.twin.in_doubt.contains(&id) => "commit after a restart",
             CommitMode::Prepared => "commit of a prepared transaction",
         });
