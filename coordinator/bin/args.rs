@@ -120,7 +120,7 @@ pub struct Embedded {
 #[derive(clap::Args)]
 pub struct WriteMemory {
     /// Memory for rows that are not in segment files yet, those of open transactions included, in MiB; `embedded` shares
-    /// it among its nodes [default: an eighth of the machine's memory, at least 64, at most 4096]
+    /// it among its nodes [default: an eighth of the machine's memory, at least 64, at most 1024]
     #[arg(long, env = "SERIATIM_WRITE_MEMORY_MIB", value_name = "MIB", value_parser = clap::value_parser!(u32).range(16..=1 << 20))]
     write_memory_mib: Option<u32>,
 }
@@ -137,7 +137,7 @@ impl WriteMemory {
 /// Of a machine with this much memory, as far as it is known.
 pub fn default_write_memory_bytes(machine_bytes: Option<u64>) -> usize {
     let eighth = machine_bytes.map_or(WRITE_MEMORY_BYTES_UNKNOWN, |bytes| (bytes / 8) as usize);
-    eighth.clamp(64 << 20, 4 << 30)
+    eighth.clamp(64 << 20, 1 << 30)
 }
 
 #[derive(clap::Args)]
@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(node.write_memory.bytes(), 100 << 20);
         assert!(args(words("seriatim node --data-dir d --write-memory-mib 1")).is_err());
         for (machine, expected) in
-            [(None, 512 << 20), (Some(256 << 20), 64 << 20), (Some(8 << 30), 1 << 30), (Some(1 << 40), 4 << 30)]
+            [(None, 512 << 20), (Some(256 << 20), 64 << 20), (Some(4 << 30), 512 << 20), (Some(1 << 40), 1 << 30)]
         {
             assert_eq!(default_write_memory_bytes(machine), expected);
         }
