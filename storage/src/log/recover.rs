@@ -27,17 +27,21 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// The copy of a log file in the making.
+const SCRATCH: &str = "copy.new";
+
 type Visit<'a> = &'a mut dyn FnMut(Lsn, Bytes) -> Result<()>;
 
 pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: LogOptions, visit: Visit) -> Result<Log> {
     vfs.create_dir(dir).map_err(StorageError::io("create", dir))?;
+    remove_scratch(vfs.as_ref(), dir)?;
     let Walked { mut files, last, mut end, chain } = walk(vfs.as_ref(), dir, options.durable_end, visit)?;
     let file = match last {
-        Last::Whole(file) => file,
+        Last::Whole { path, file } => written_anew(vfs.as_ref(), &path, file)?,
         Last::Torn { path, file, offset } => {
             tracing::info!(file = %path.display(), offset, "cut the torn tail of the log");
             file.truncate(offset).map_err(StorageError::io("cut", &path))?;
-            file
+            written_anew(vfs.as_ref(), &path, file)?
         }
         Last::HalfMade { path } => {
             vfs.remove(&path).map_err(StorageError::io("remove", &path))?;
@@ -52,11 +56,44 @@ pub(super) fn open(vfs: Arc<dyn Vfs>, dir: &Path, options: LogOptions, visit: Vi
             file
         }
     };
-    // What was read may still be in the page cache only.
-    file.sync().map_err(StorageError::io("sync", dir))?;
     vfs.sync_dir(dir).map_err(StorageError::io("sync", dir))?;
     let state = State { file, files, end, synced: end, chain, syncing: false, poison: None };
     Ok(Log { vfs, dir: dir.to_owned(), options, state: Mutex::new(state), sync_ended: Condvar::new() })
+}
+
+/// The last file as a durable copy of itself. What was read may be in the page cache only, and after a failed fsync of the
+/// process before, another fsync would say that it is on disk when it is not. Files before the last were durable when the
+/// next was begun.
+fn written_anew(vfs: &dyn Vfs, path: &Path, file: Arc<dyn VfsFile>) -> Result<Arc<dyn VfsFile>> {
+    let dir = path.parent().expect("a log file lies in its directory");
+    let scratch = dir.join(SCRATCH);
+    let bytes = read_all(file.as_ref()).map_err(StorageError::io("read", path))?;
+    let copied = vfs.create(&scratch).and_then(|copy| {
+        copy.append(&[&bytes])?;
+        copy.sync()?;
+        Ok(copy)
+    });
+    match copied.map_err(StorageError::io("write", &scratch)) {
+        Ok(copy) => {
+            vfs.rename(&scratch, path).map_err(StorageError::io("rename", path))?;
+            Ok(copy)
+        }
+        Err(error) if error.is_disk_full() => {
+            tracing::warn!(file = %path.display(), "no space for a copy of the log's last file");
+            remove_scratch(vfs, dir)?;
+            file.sync().map_err(StorageError::io("sync", path))?;
+            Ok(file)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn remove_scratch(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
+    let scratch = dir.join(SCRATCH);
+    match vfs.exists(&scratch).map_err(StorageError::io("look for", &scratch))? {
+        true => vfs.remove(&scratch).map_err(StorageError::io("remove", &scratch)),
+        false => Ok(()),
+    }
 }
 
 /// The checks of `open`, without its repairs.
@@ -76,7 +113,10 @@ struct Walked {
 /// In what state the last file was found.
 enum Last {
     None,
-    Whole(Arc<dyn VfsFile>),
+    Whole {
+        path: PathBuf,
+        file: Arc<dyn VfsFile>,
+    },
     /// Nothing intact from `offset` on.
     Torn {
         path: PathBuf,
@@ -113,7 +153,7 @@ fn walk(vfs: &dyn Vfs, dir: &Path, durable_end: Lsn, visit: Visit) -> Result<Wal
         chain = Some(scanned.chain);
         last = match scanned.end < bytes.len() {
             true => Last::Torn { path, file, offset: scanned.end as u64 },
-            false => Last::Whole(file),
+            false => Last::Whole { path, file },
         };
     }
     if end < durable_end.0 {

@@ -158,6 +158,25 @@ fn a_failed_fsync_poisons() {
 }
 
 #[test]
+fn what_a_failed_fsync_left_in_the_cache_does_not_vanish_under_later_records() {
+    let vfs = SimVfs::new(8);
+    let (log, _) = open(&vfs, 1 << 20).unwrap();
+    log.sync(log.append(&[&payload(0)]).unwrap()).unwrap();
+    vfs.set_fault(Fault::SyncFails(0));
+    log.sync(log.append(&[&payload(1)]).unwrap()).unwrap_err();
+    drop(log);
+    vfs.heal();
+    vfs.kill_process();
+    // The process comes back and finds the record, which is not on disk.
+    let (log, seen) = open(&vfs, 1 << 20).unwrap();
+    assert_eq!(seen, (0..2).map(payload).collect::<Vec<_>>());
+    log.sync(log.append(&[&payload(2)]).unwrap()).unwrap();
+    drop(log);
+    vfs.restart();
+    assert_eq!(open(&vfs, 1 << 20).unwrap().1, (0..3).map(payload).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_full_disk_adds_nothing_and_the_log_goes_on_when_space_returns() {
     for step in 0..30 {
         let vfs = SimVfs::new(step);
