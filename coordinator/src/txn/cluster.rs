@@ -1,13 +1,14 @@
 //! The coordinator's core: catalog, log, sequence and nodes, opened together and closed together.
 
 use super::link::Timeouts;
-use super::log::{DecisionLog, FileLog};
+use super::log::{DecisionLog, RaftLog};
 use super::nodes::{Connector, Nodes};
 use super::record::{Machine, Record};
 use super::sequence::Sequence;
 use super::transaction::Transaction;
 use crate::catalog::{Catalog, CatalogState};
 use crate::ingest::NewChunks;
+use crate::raft::DriverOptions;
 use parking_lot::{Mutex, RwLock};
 use proto::{Clock, ClusterId, CommitSeq, NodeName, Result, Rng, TxnId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
-use storage::{LogOptions, Vfs};
+use storage::Vfs;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -93,7 +94,7 @@ impl Cluster {
     /// Opens the directory (or makes a new cluster in it), brings up the nodes that answer, and starts watching them.
     ///
     /// # Errors
-    /// Those of `FileLog::open`. A node that does not answer is none: it stays down and is called again.
+    /// Those of `RaftLog::open`. A node that does not answer is none: it stays down and is called again.
     pub async fn open(
         vfs: Arc<dyn Vfs>,
         clock: Arc<dyn Clock>,
@@ -102,9 +103,9 @@ impl Cluster {
         connector: Arc<dyn Connector>,
         options: ClusterOptions,
     ) -> Result<Arc<Cluster>> {
-        let log_options =
-            LogOptions { segment_bytes_max: options.log_bytes_max.max(1 << 16) / 4, ..Default::default() };
-        let (log, mut machine) = FileLog::open(vfs, rng.as_ref(), dir, log_options)?;
+        let log_bytes_max = options.log_bytes_max;
+        let log_options = DriverOptions { log_bytes_max, segment_bytes_max: log_bytes_max.max(1 << 16) / 4 };
+        let (log, mut machine) = RaftLog::open(vfs, rng.as_ref(), dir, log_options)?;
         let log: Arc<dyn DecisionLog> = Arc::new(log);
         let record = Record::Epoch { epoch: machine.epoch + 1 };
         log.sync(log.append(&record)?).await?;
@@ -242,20 +243,6 @@ impl Cluster {
         self.check_nodes().await;
         self.finish_commits();
         self.drop_garbage().await;
-        self.compact().await;
-    }
-
-    /// Replaces a long log by the state it adds up to.
-    async fn compact(&self) {
-        if self.log.bytes() < self.options.log_bytes_max {
-            return;
-        }
-        let (machine, position) = {
-            let tip = self.tip.lock();
-            (tip.clone(), self.log.end())
-        };
-        if let Err(error) = self.log.compact(machine, position).await {
-            tracing::error!(%error, "could not shorten the two-phase log");
-        }
+        self.log.flush();
     }
 }

@@ -10,7 +10,7 @@
 
 use super::cluster::Cluster;
 use super::link::Link;
-use super::log::unknown_outcome;
+use super::log::{Position, unknown_outcome};
 use super::record::{Machine, Record};
 use super::transaction::Transaction;
 use crate::catalog::CatalogChange;
@@ -22,7 +22,6 @@ use proto::{
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::Lsn;
 
 /// Aborts a node could not be told of; beyond it the node keeps staged rows until the coordinator's next start.
 const ABORTS_OWED_MAX: usize = 10_000;
@@ -205,7 +204,7 @@ pub(super) async fn settle_one_phase(node: &dyn DataNode, txn: TxnId) -> Result<
 
 impl Cluster {
     /// Takes the transaction's place in the order of commits. The record is appended, not durable.
-    fn decide(&self, txn: &Transaction, participants: Vec<NodeName>) -> Result<(CommitSeq, Lsn, Machine)> {
+    fn decide(&self, txn: &Transaction, participants: Vec<NodeName>) -> Result<(CommitSeq, Position, Machine)> {
         let mut tip = self.tip.lock();
         self.check_commit(&tip, txn)?;
         let seq = self.sequence.open();
@@ -245,7 +244,7 @@ impl Cluster {
         }
     }
 
-    /// Notes the decisions that everybody has acknowledged. Not synced: a lost `Done` is told again.
+    /// Notes the decisions that everybody has acknowledged. Nobody waits for it: a lost `Done` is told again.
     pub(super) fn finish_commits(&self) {
         let done = {
             let owed = self.owed.lock();
@@ -255,7 +254,7 @@ impl Cluster {
         for txn in done {
             let record = Record::Done { txn };
             let mut tip = self.tip.lock();
-            if let Err(error) = self.log.append(&record) {
+            if let Err(error) = self.log.note(&record) {
                 tracing::warn!(%error, "could not note a finished transaction");
                 return;
             }

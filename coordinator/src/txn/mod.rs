@@ -3,8 +3,9 @@
 //! It is the only writer of the catalog and the only one who tells nodes how a transaction ended; it knows no SQL.
 //!
 //! A commit, file by file: `transaction` stages rows and collects changes → `commit` votes, decides and tells →
-//! `record` and `log` hold the decision → `sequence` lets readers see it. What could not be told is told by
-//! `handshake`, the one way by which a node becomes available (`link`, `nodes`), on a watch that `cluster` owns.
+//! `record` and `log` hold the decision, in the log `crate::raft` keeps → `sequence` lets readers see it. What could not
+//! be told is told by `handshake`, the one way by which a node becomes available (`link`, `nodes`), on a watch that
+//! `cluster` owns.
 //!
 //! Invariants
 //! - A transaction has happened if and only if its `Commit` record is durable or, when it has one participant and
@@ -29,7 +30,7 @@ mod transaction;
 
 pub use cluster::{Cluster, ClusterOptions};
 pub use link::{Link, Timeouts};
-pub use log::{CATALOG, DecisionLog, FileLog, verify};
+pub use log::{CATALOG, DecisionLog, Position, RaftLog, verify};
 pub use membership::{DEFAULT_NODE_PORT, NewNode};
 pub use nodes::{Connector, Nodes};
 pub use record::{Decision, Machine, Record};

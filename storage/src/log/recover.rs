@@ -68,24 +68,11 @@ fn written_anew(vfs: &dyn Vfs, path: &Path, file: Arc<dyn VfsFile>) -> Result<Ar
     let dir = path.parent().expect("a log file lies in its directory");
     let scratch = dir.join(SCRATCH);
     let bytes = read_all(file.as_ref()).map_err(StorageError::io("read", path))?;
-    let copied = vfs.create(&scratch).and_then(|copy| {
-        copy.append(&[&bytes])?;
-        copy.sync()?;
-        Ok(copy)
-    });
-    match copied.map_err(StorageError::io("write", &scratch)) {
-        Ok(copy) => {
-            vfs.rename(&scratch, path).map_err(StorageError::io("rename", path))?;
-            Ok(copy)
-        }
-        Err(error) if error.is_disk_full() => {
-            tracing::warn!(file = %path.display(), "no space for a copy of the log's last file");
-            remove_scratch(vfs, dir)?;
-            file.sync().map_err(StorageError::io("sync", path))?;
-            Ok(file)
-        }
-        Err(error) => Err(error),
-    }
+    let copy = vfs.create(&scratch).map_err(StorageError::io("create", &scratch))?;
+    copy.append(&[&bytes]).map_err(StorageError::io("write", &scratch))?;
+    copy.sync().map_err(StorageError::io("sync", &scratch))?;
+    vfs.rename(&scratch, path).map_err(StorageError::io("rename", path))?;
+    Ok(copy)
 }
 
 fn remove_scratch(vfs: &dyn Vfs, dir: &Path) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Whoever dies at whatever point: a transaction has happened everywhere or nowhere, and nothing stays in doubt.
 
 use super::{DEVICES, Death, World, begin_insert, devices_of, insert};
+use futures::future::join_all;
 use proto::{CommitSeq, Result, SqlState, TxnId};
 use storage::Fault;
 
@@ -89,6 +90,21 @@ async fn a_failed_fsync_of_the_log_leaves_the_outcome_to_the_next_start() {
     world.vfs.heal();
     let _cluster = world.open().await;
     check(&world, txn, &answer, 2, "fsync failed");
+}
+
+#[tokio::test]
+async fn a_commit_on_two_nodes_costs_the_coordinator_one_fsync() {
+    let (world, cluster, table) = World::with_table(9).await;
+    let before = world.vfs.files_synced();
+    for _ in 0..20 {
+        insert(&cluster, &table, &DEVICES).await.1.unwrap();
+    }
+    assert_eq!(world.vfs.files_synced() - before, 20, "what is noted as done goes along with the next commit");
+    let before = world.vfs.files_synced();
+    for (_, answer) in join_all((0..50).map(|_| insert(&cluster, &table, &DEVICES))).await {
+        answer.unwrap();
+    }
+    assert!(world.vfs.files_synced() - before <= 50, "those that wait at the same time share one");
 }
 
 #[tokio::test]

@@ -1,0 +1,89 @@
+//! How often each fault struck and each rare state was reached: a simulation in which nothing happens proves nothing.
+
+use std::collections::BTreeMap;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Event {
+    // Faults of the network.
+    MessageLost,
+    MessageDuplicated,
+    MessageOvertaken,
+    MessageCutOff,
+    MemberIsolated,
+    LinkCut,
+    LinkCutOneWay,
+    LinkSlowed,
+    // Faults of the machine.
+    ProcessKilled,
+    PowerLost,
+    PowerLostInWrite,
+    PowerLostInRecovery,
+    TailTorn,
+    SyncFailed,
+    DiskFull,
+    MemberPaused,
+    ClockSkewed,
+    QuorumGone,
+    // Rare states.
+    LeaderElected,
+    LeaderDeposed,
+    EntriesReplaced,
+    SnapshotTaken,
+    SnapshotInstalled,
+    ProposalAcknowledged,
+    ProposalRefused,
+    ProposalUnknown,
+    ProposalsGrouped,
+}
+
+pub(super) const EVENTS: [Event; 27] = {
+    use Event::*;
+    [
+        MessageLost,
+        MessageDuplicated,
+        MessageOvertaken,
+        MessageCutOff,
+        MemberIsolated,
+        LinkCut,
+        LinkCutOneWay,
+        LinkSlowed,
+        ProcessKilled,
+        PowerLost,
+        PowerLostInWrite,
+        PowerLostInRecovery,
+        TailTorn,
+        SyncFailed,
+        DiskFull,
+        MemberPaused,
+        ClockSkewed,
+        QuorumGone,
+        LeaderElected,
+        LeaderDeposed,
+        EntriesReplaced,
+        SnapshotTaken,
+        SnapshotInstalled,
+        ProposalAcknowledged,
+        ProposalRefused,
+        ProposalUnknown,
+        ProposalsGrouped,
+    ]
+};
+
+#[derive(Default)]
+pub(super) struct Tally(BTreeMap<Event, u64>);
+
+impl Tally {
+    pub(super) fn count(&mut self, event: Event) {
+        *self.0.entry(event).or_default() += 1;
+    }
+
+    pub(super) fn add(&mut self, other: &Tally) {
+        for (event, times) in &other.0 {
+            *self.0.entry(*event).or_default() += times;
+        }
+    }
+
+    pub(super) fn of(&self, event: Event) -> u64 {
+        self.0.get(&event).copied().unwrap_or(0)
+    }
+}
