@@ -1,6 +1,6 @@
 //! One column of a segment, read by ranges of rows: only the pages with wanted rows are decompressed, and values go
 //! straight into the Arrow array the reader gets. Covers the forms in which time series are kept; columns in any other
-//! form (`readable` says no) are left to the parquet crate.
+//! form (`ColumnPages::new` gives none) are left to the parquet crate.
 
 use super::OpenSegment;
 use super::blocks::BlockReader;
