@@ -12,6 +12,7 @@ use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr, Column, Literal};
 use datafusion::physical_expr::utils::{collect_columns, split_conjunction};
 use datafusion::physical_expr::{PhysicalExpr, PhysicalSortExpr};
+use datafusion::physical_expr_common::physical_expr::is_volatile;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::{ExecutionPlan, replace_children_if_necessary};
@@ -64,6 +65,9 @@ fn told(input: &Plan, aggregate: &AggregateExec) -> Option<Plan> {
     }
     for filter in path.iter().filter_map(|operator| operator.downcast_ref::<FilterExec>()) {
         for part in split_conjunction(filter.predicate()) {
+            if is_volatile(part) {
+                return None;
+            }
             if !is_lower_bound(part, time, &column) {
                 let columns = collect_columns(part);
                 of.extend(columns.iter().map(|column| column_of(scan, column)).collect::<Option<Vec<_>>>()?);
@@ -100,6 +104,10 @@ fn takes_last(
         let order = function.order_bys().iter().skip_while(in_group).collect::<Vec<_>>();
         matches!(order[..], [sort] if is_time(&sort.expr) && sort.options.descending == descending)
     };
+    // A NULL in the last row would make way for an earlier value.
+    if function.ignore_nulls() {
+        return false;
+    }
     match function.fun().name() {
         "first_value" => ordered_by_time(SortOptions::default().desc().descending),
         "last_value" => ordered_by_time(SortOptions::default().asc().descending),

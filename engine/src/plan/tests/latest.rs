@@ -44,6 +44,8 @@ async fn scans_under_last_points_are_told_and_no_others() {
         ("SELECT DISTINCT ON (device) * FROM conditions ORDER BY device, time DESC, temp", None),
         ("SELECT device % 2, max(time) FROM conditions GROUP BY 1", None),
         ("SELECT * FROM conditions ORDER BY time DESC LIMIT 1", None),
+        // Which rows of a series pass is not told by its last one.
+        ("SELECT device, last(temp, time) FROM conditions WHERE random() < 0.5 GROUP BY device", None),
     ] {
         assert_eq!(latest(&cluster, sql).await, [expected], "{sql}");
     }
