@@ -4,12 +4,17 @@
 use crate::machine;
 use anyhow::{Context, bail};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use coordinator::txn;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 /// Where the system does not say how much memory there is.
 const WRITE_MEMORY_BYTES_UNKNOWN: usize = 512 << 20;
+
+/// More make every commit slower and hardly anything safer.
+const GROUP_MAX: usize = 5;
 
 /// A distributed time-series database: hypertables over several plain machines, SQL through Postgres clients.
 #[derive(Parser)]
@@ -144,6 +149,69 @@ pub fn default_write_memory_bytes(machine_bytes: Option<u64>) -> usize {
 pub struct Coordinator {
     #[command(flatten)]
     pub sql: Sql,
+
+    #[command(flatten)]
+    pub group: GroupArgs,
+}
+
+/// Several coordinators that keep one log, so that any of them may be lost.
+#[derive(clap::Args)]
+pub struct GroupArgs {
+    /// Where the coordinators of a group reach each other, three addresses in the same order for all of them; without it
+    /// the coordinator is alone. Decided when the directory is made
+    #[arg(long, env = "SERIATIM_PEERS", value_name = "HOST:PORT,…", value_delimiter = ',', requires = "member")]
+    peers: Vec<String>,
+
+    /// Which of the peers this coordinator is, from 1
+    #[arg(long, env = "SERIATIM_MEMBER", value_name = "NUMBER", requires = "peers")]
+    member: Option<usize>,
+
+    /// Where this coordinator listens to the others [default: its own address among the peers]
+    #[arg(long, env = "SERIATIM_RAFT_ADDR", value_name = "HOST:PORT", requires = "peers")]
+    raft_addr: Option<SocketAddr>,
+}
+
+impl GroupArgs {
+    /// # Errors
+    /// A group that cannot be one.
+    pub fn group(self) -> anyhow::Result<Option<Group>> {
+        let Some(member) = self.member.filter(|_| !self.peers.is_empty()) else { return Ok(None) };
+        let count = self.peers.len();
+        if count.is_multiple_of(2) || count > GROUP_MAX {
+            bail!("--peers names {count} coordinators; a group has 3 or 5, so that a majority can outlive the rest");
+        }
+        let own = member.checked_sub(1).and_then(|index| self.peers.get(index));
+        let own = own.with_context(|| format!("--member {member} is none of the {count} coordinators of --peers"))?;
+        let raft_addr = match self.raft_addr {
+            Some(address) => address,
+            None => resolve(own).with_context(|| format!("cannot listen on {own}; --raft-addr chooses an address"))?,
+        };
+        Ok(Some(Group { member: member as u64, peers: self.peers, raft_addr }))
+    }
+}
+
+fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
+    address.to_socket_addrs()?.next().context("the name has no address")
+}
+
+/// A group of several coordinators, as one of them sees it.
+#[derive(Debug)]
+pub struct Group {
+    member: u64,
+    peers: Vec<String>,
+    pub raft_addr: SocketAddr,
+}
+
+impl Group {
+    pub fn group(&self) -> txn::Group {
+        txn::Group { member: self.member, voters: (1..=self.peers.len() as u64).collect() }
+    }
+
+    /// The addresses of the others.
+    pub fn others(&self) -> BTreeMap<u64, String> {
+        let all = (1..).zip(self.peers.iter().cloned());
+        all.filter(|(member, _)| *member != self.member).collect()
+    }
 }
 
 #[derive(clap::Args)]

@@ -1,10 +1,11 @@
 //! `seriatim`: the one binary. It reads arguments, builds the parts and joins them; it is the only place that sees node
 //! and coordinator together.
 //!
-//! `args` what can be said on the command line · `machine` how much memory there is · `serve` each process from start to clean stop · `demo` the tutorial
-//! before your eyes · `inspect` files at rest.
+//! `args` what can be said on the command line · `machine` how much memory there is · `serve` a data node, and what all
+//! processes share · `cluster` processes with SQL · `demo` the tutorial before your eyes · `inspect` files at rest.
 
 mod args;
+mod cluster;
 mod demo;
 mod inspect;
 mod machine;
@@ -51,8 +52,8 @@ fn run(args: Args) -> anyhow::Result<()> {
     runtime.block_on(async {
         match args.command {
             Command::Demo(demo) => demo::run(demo).await,
-            Command::Embedded(embedded) => serve::embedded(embedded).await,
-            Command::Coordinator(coordinator) => serve::coordinator(coordinator).await,
+            Command::Embedded(embedded) => cluster::embedded(embedded).await,
+            Command::Coordinator(coordinator) => cluster::coordinator(coordinator).await,
             Command::Node(node) => serve::node(node).await,
             Command::Verify(_) | Command::DumpSegment(_) => Ok(()),
         }

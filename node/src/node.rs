@@ -5,8 +5,8 @@ use crate::queries::Queries;
 use async_trait::async_trait;
 use engine::plan::{EngineOptions, Executor};
 use proto::{
-    ChunkId, ChunkStats, ChunkWrite, Clock, CommitMode, CommitSeq, DataNode, Error, FragmentRequest, FragmentStream,
-    NodeIdentity, NodeStatus, Result, Rng, SqlState, TxnId, TxnOutcome,
+    ChunkId, ChunkStats, ChunkWrite, Clock, ClusterId, CommitMode, CommitSeq, DataNode, Error, FragmentRequest,
+    FragmentStream, NodeIdentity, NodeStatus, Result, Rng, SqlState, TxnId, TxnOutcome,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -89,6 +89,10 @@ impl DataNode for Node {
         self.stored(move |store| store.attach(identity)).await
     }
 
+    async fn obey(&self, cluster: ClusterId, epoch: u64) -> Result<()> {
+        self.stored(move |store| store.obey(cluster, epoch)).await
+    }
+
     async fn stage(&self, txn: TxnId, continues: bool, writes: Vec<ChunkWrite>) -> Result<()> {
         self.stored(move |store| {
             if continues && store.outcome(txn)? == TxnOutcome::Unknown {
@@ -117,6 +121,7 @@ impl DataNode for Node {
     }
 
     async fn execute(&self, fragment: FragmentRequest) -> Result<FragmentStream> {
+        self.store.check_epoch(fragment.snapshot.epoch())?;
         Ok(self.queries.start(fragment))
     }
 

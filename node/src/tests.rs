@@ -102,7 +102,7 @@ fn rows(def: &TableDef) -> RecordBatch {
 }
 
 fn txn(number: u64) -> TxnId {
-    TxnId { cluster: CLUSTER, epoch: 1, number }
+    TxnId { cluster: CLUSTER, epoch: 0, number }
 }
 
 /// Cuts the rows into chunks; `(chunk, its rows)`.
@@ -123,7 +123,7 @@ fn chunks(def: &TableDef) -> Vec<(ChunkDef, RecordBatch)> {
             time: hypertable.slicing.slice(start),
             slots: SlotSet::partition(part, 2),
             nodes: vec![NAMES[part].into()],
-            epoch: 1,
+            epoch: 0,
             created_us: 0,
             compressed: false,
         };

@@ -152,6 +152,13 @@ pub trait DataNode: Send + Sync + 'static {
     /// `DATA_NODE_ASSIGNMENT` when the node belongs to another cluster or has another name.
     async fn attach(&self, identity: NodeIdentity) -> Result<()>;
 
+    /// From now on only coordinators of this epoch or later ones count: what older ones staged and did not prepare is
+    /// forgotten, and their transactions and reads are refused. Durable on return.
+    ///
+    /// # Errors
+    /// `ADMIN_SHUTDOWN` when a newer coordinator was here: who asked does not lead any more.
+    async fn obey(&self, cluster: ClusterId, epoch: u64) -> Result<()>;
+
     /// Adds changes to a transaction, which starts with its first `stage`. Not durable, not visible to others. The first
     /// one says `continues: false` and is waited for; later ones, of which several may be under way, say `true`: a node
     /// that lost the transaction in a restart must refuse them, or the rest would commit without the beginning.
@@ -174,6 +181,8 @@ pub trait DataNode: Send + Sync + 'static {
 
     async fn outcome(&self, txn: TxnId) -> Result<TxnOutcome>;
 
+    /// # Errors
+    /// `ADMIN_SHUTDOWN` for a snapshot of an older coordinator than one that was here.
     async fn execute(&self, fragment: FragmentRequest) -> Result<FragmentStream>;
 
     /// Chunks the node does not have are left out.

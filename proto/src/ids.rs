@@ -48,16 +48,34 @@ impl ColumnId {
     pub const ROW: ColumnId = ColumnId(u32::MAX);
 }
 
+/// A trillion commits per epoch, sixteen million epochs.
+const EPOCH_SHIFT: u32 = 40;
+
 impl CommitSeq {
     pub const ZERO: CommitSeq = CommitSeq(0);
 
     /// Sees everything committed. For maintenance and tests; a query takes a real snapshot.
     pub const MAX: CommitSeq = CommitSeq(u64::MAX);
+
+    /// Above all of earlier epochs, below every commit of this one.
+    pub fn before(epoch: u64) -> CommitSeq {
+        CommitSeq(epoch << EPOCH_SHIFT)
+    }
+
+    /// The epoch of the coordinator that gave it, or took it as its snapshot.
+    pub fn epoch(self) -> u64 {
+        self.0 >> EPOCH_SHIFT
+    }
 }
 
 /// The cluster a directory belongs to; drawn once, when the coordinator's directory is made.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ClusterId(pub [u8; 16]);
+
+impl ClusterId {
+    /// Of a coordinator whose group has no leader yet.
+    pub const NONE: ClusterId = ClusterId([0; 16]);
+}
 
 impl fmt::Display for ClusterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -71,7 +89,8 @@ impl fmt::Debug for ClusterId {
     }
 }
 
-/// A transaction. `epoch` is the coordinator's start counter: a node refuses an epoch older than one it has seen.
+/// A transaction. `epoch` is the reign of the coordinator that began it: later ones have higher numbers, and a node
+/// refuses an epoch older than one it has seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TxnId {
     pub cluster: ClusterId,

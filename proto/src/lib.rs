@@ -18,6 +18,7 @@ pub mod env;
 pub mod error;
 pub mod ids;
 pub mod ipc;
+pub mod peer;
 pub mod predicate;
 pub mod slots;
 pub mod time;
@@ -30,12 +31,13 @@ pub use data_node::{
 pub use env::{Clock, Rng, SystemClock, SystemRng};
 pub use error::{Error, Reaction, Result, SqlState};
 pub use ids::{ChunkId, ClusterId, ColumnId, CommitSeq, NodeName, QueryId, TableId, TxnId};
+pub use peer::{Peer, PeerIdentity};
 pub use predicate::{ColumnPredicate, Latest, PredicateKind, Scalar};
 pub use slots::{SLOTS_COUNT, Slot, SlotSet};
 pub use time::{TimeRange, TimeSlicing};
 
 /// Version of the wire between coordinator and node. Both sides must be equal.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// Largest gRPC message either side accepts. Writers cut their blocks well below it.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;

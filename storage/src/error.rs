@@ -41,6 +41,9 @@ pub enum StorageError {
     #[error("transaction {txn} {reason}")]
     Txn { txn: TxnId, reason: String },
 
+    #[error("the coordinator of epoch {epoch} does not lead any more: a later one, of epoch {newest}, was here")]
+    Deposed { epoch: u64, newest: u64 },
+
     /// Rows the snapshot would see are gone for good.
     #[error("snapshot too old")]
     SnapshotTooOld { chunk: ChunkId, snapshot: CommitSeq },
@@ -106,6 +109,7 @@ impl From<StorageError> for proto::Error {
             StorageError::InDoubt { .. } => (SqlState::CANNOT_CONNECT_NOW, Reaction::Retry),
             StorageError::DeltaFull { .. } => (SqlState::OUT_OF_MEMORY, Reaction::Abort),
             StorageError::Txn { .. } => (SqlState::SERIALIZATION_FAILURE, Reaction::Abort),
+            StorageError::Deposed { .. } => (SqlState::ADMIN_SHUTDOWN, Reaction::Abort),
             StorageError::SnapshotTooOld { .. } => (SqlState::SNAPSHOT_TOO_OLD, Reaction::Abort),
             StorageError::Duplicate { .. } => (SqlState::UNIQUE_VIOLATION, Reaction::Report),
             StorageError::Conflict(_) => (SqlState::SERIALIZATION_FAILURE, Reaction::Abort),

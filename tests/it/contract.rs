@@ -7,8 +7,9 @@ use node::{Node, NodeOptions};
 use proto::data_node::FIELD_ID;
 use proto::wire::{GrpcNode, serve_node};
 use proto::{
-    ChunkId, ChunkLayout, ChunkWrite, ClusterId, ColumnId, CommitMode, CommitSeq, DataNode, Error, NodeIdentity,
-    PROTOCOL, Reaction, SqlState, SystemClock, SystemRng, TableId, TxnId, TxnOutcome, UniqueKey, WriteKind, ipc,
+    ChunkId, ChunkLayout, ChunkWrite, ClusterId, ColumnId, CommitMode, CommitSeq, DataNode, Error, FragmentRequest,
+    NodeIdentity, PROTOCOL, QueryId, Reaction, SqlState, SystemClock, SystemRng, TableId, TxnId, TxnOutcome, UniqueKey,
+    WriteKind, ipc,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -90,6 +91,20 @@ fn write(chunk: u32, count: i64) -> ChunkWrite {
     ChunkWrite { chunk: ChunkId(chunk), layout, kind: WriteKind::Insert, body: ipc::encode_body(&batch).unwrap() }
 }
 
+/// One that is refused or not, but computes nothing.
+fn fragment(snapshot: CommitSeq) -> FragmentRequest {
+    FragmentRequest {
+        query: QueryId(1),
+        plan: bytes::Bytes::from_static(b"no plan"),
+        scans: Vec::new(),
+        snapshot,
+        txn: None,
+        time_zone: "UTC".into(),
+        partitions: 1,
+        now_us: 0,
+    }
+}
+
 fn assert_code(result: Result<(), Error>, code: SqlState) {
     let error = result.expect_err("refused");
     assert_eq!(error.code, code, "{}", error.message);
@@ -122,6 +137,7 @@ contract! {
     verbs_may_be_repeated,
     an_unknown_transaction_can_never_commit,
     an_older_epoch_is_refused,
+    who_obeys_a_new_coordinator_forgets_and_refuses_the_old_one,
     a_transaction_of_another_cluster_is_refused,
     damaged_rows_are_refused,
     dropped_chunks_are_gone,
@@ -215,6 +231,31 @@ async fn an_older_epoch_is_refused(over_grpc: bool) {
     subject.node.stage(txn_of_epoch(3, 1), false, vec![write(1, 1)]).await.unwrap();
     assert_eq!(subject.node.hello().await.unwrap().epoch_max, 3);
     assert!(subject.node.stage(txn_of_epoch(2, 9), false, vec![write(1, 1)]).await.is_err());
+}
+
+async fn who_obeys_a_new_coordinator_forgets_and_refuses_the_old_one(over_grpc: bool) {
+    let subject = Subject::attached(over_grpc).await;
+    let (open, voted) = (txn_of_epoch(2, 1), txn_of_epoch(2, 2));
+    subject.node.stage(open, false, vec![write(1, 1)]).await.unwrap();
+    subject.node.stage(voted, false, vec![write(1, 2)]).await.unwrap();
+    subject.node.prepare(voted).await.unwrap();
+    subject.node.obey(CLUSTER, 3).await.unwrap();
+    subject.node.obey(CLUSTER, 3).await.unwrap();
+    let status = subject.node.hello().await.unwrap();
+    assert_eq!((status.epoch_max, status.in_doubt), (3, vec![voted]), "a vote is kept, whoever leads");
+    assert_eq!(subject.node.outcome(open).await.unwrap(), TxnOutcome::Unknown);
+    let refused = [
+        subject.node.obey(CLUSTER, 2).await.err(),
+        subject.node.stage(txn_of_epoch(2, 3), false, vec![write(1, 1)]).await.err(),
+        subject.node.execute(fragment(CommitSeq::before(2))).await.err(),
+    ];
+    for error in refused {
+        assert_eq!(error.expect("it comes from a coordinator that was replaced").code, SqlState::ADMIN_SHUTDOWN);
+    }
+    assert!(subject.node.commit(open, CommitSeq(5), CommitMode::OnePhase).await.is_err(), "too late");
+    subject.node.execute(fragment(CommitSeq::before(3))).await.map(drop).unwrap();
+    subject.node.commit(voted, CommitSeq::before(3), CommitMode::Prepared).await.unwrap();
+    assert!(subject.node.obey(ClusterId([9; 16]), 9).await.is_err(), "a coordinator of another cluster");
 }
 
 async fn a_transaction_of_another_cluster_is_refused(over_grpc: bool) {

@@ -4,7 +4,8 @@
 mod table;
 
 use crate::args;
-use crate::serve::{Cluster, ClusterOptions, Stop};
+use crate::cluster::{Cluster, ClusterOptions};
+use crate::serve::Stop;
 use anyhow::{Context, bail};
 use proto::{Clock, SystemClock};
 use std::path::{Path, PathBuf};

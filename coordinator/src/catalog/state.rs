@@ -95,6 +95,11 @@ impl CatalogState {
         }
     }
 
+    /// Gives a cluster that has none its identity.
+    pub(crate) fn found(&mut self, cluster: ClusterId) {
+        self.cluster = cluster;
+    }
+
     pub fn cluster(&self) -> ClusterId {
         self.cluster
     }

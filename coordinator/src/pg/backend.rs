@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// The parameters a client is told at connection and on every change, in PostgreSQL 15's spelling and order.
 pub const REPORTED_PARAMETERS: [&str; 13] = [
@@ -129,6 +130,11 @@ pub trait Conversation: Send {
     async fn fail(&mut self);
 
     fn transaction_status(&self) -> TransactionStatus;
+
+    /// Fires when there is nothing left that the session could serve: this coordinator does not lead any more.
+    fn ended(&self) -> CancellationToken {
+        CancellationToken::new()
+    }
 
     /// The statements prepared by name, shared by Parse messages and SQL's PREPARE, EXECUTE and DEALLOCATE.
     fn statements(&mut self) -> &mut Statements;

@@ -10,6 +10,7 @@ use super::startup::{self, Greeting, Opening};
 use super::wire::{Inlet, Outlet};
 use proto::{Error, Rng, SqlState};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -138,8 +139,17 @@ impl Server {
                 let Arrived { conversation, registration, seat } = arrived;
                 let running = Arc::clone(&registration.running);
                 let message_bytes_max = self.options.message_bytes_max;
+                let over = conversation.ended();
+                let stop = shutdown.clone();
                 let connection = Connection::new(inlet, outlet, conversation, shutdown, running, message_bytes_max);
-                let ended = connection.serve().await;
+                let mut serving = pin!(connection.serve());
+                let ended = tokio::select! {
+                    ended = &mut serving => ended,
+                    () = over.cancelled() => {
+                        stop.cancel();
+                        serving.await
+                    }
+                };
                 drop((registration, seat));
                 ended
             }

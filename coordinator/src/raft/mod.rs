@@ -5,7 +5,7 @@
 //!
 //! `core` decides: messages, ticks and proposals in; what to persist, to send and to apply out, in that order →
 //! `disk` persists: one record of `storage::Log` per step (`record`), a snapshot now and then, all of it read back at
-//! start into `entries`, the log as the algorithm sees it. `driver` owns both in a thread and runs a member that is alone.
+//! start into `entries`, the log as the algorithm sees it. `driver` owns both in a thread, and gives who leads a `Reign`, the right to propose.
 //! `simulation/` (tests only) runs three of them in one thread, on a disk, a network and a clock that fail.
 //!
 //! Invariants
@@ -28,5 +28,5 @@ mod simulation;
 
 pub use self::core::{After, Apply, Core, Decided, Input, Options, Persist, Proposal, Refusal, Role, Step};
 pub use disk::{Disk, Durable, Genesis, SNAPSHOT_FILE, read_only};
-pub use driver::{Driver, DriverOptions, StateMachine, explained};
+pub use driver::{Driver, DriverOptions, Outbox, Reign, Standing, StateMachine, explained};
 pub use entries::Entries;

@@ -13,9 +13,14 @@ use engine::types::TimeContext;
 use proto::{Error, Result};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 #[async_trait]
 impl Conversation for Session {
+    fn ended(&self) -> CancellationToken {
+        self.cluster().ended_token()
+    }
+
     fn parse(&mut self, sql: &str) -> Result<Vec<Statement>> {
         let statements = parse::parse(sql)?.into_iter().map(|parsed| Statement {
             text: parsed.text.as_str().into(),

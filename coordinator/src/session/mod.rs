@@ -17,6 +17,7 @@ mod cursor;
 mod define;
 mod dispatch;
 mod front;
+mod gate;
 mod parse;
 mod query;
 mod relations;
@@ -28,6 +29,7 @@ mod variables;
 mod write;
 
 pub use front::{Front, FrontOptions};
+pub use gate::Gate;
 pub(crate) use parse::{TableOption, fold, qualified_name, statement_kinds};
 pub(crate) use system::{System, bytes_of};
 pub use variables::{SERVER_VERSION, Variables};

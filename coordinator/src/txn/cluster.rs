@@ -1,21 +1,21 @@
 //! The coordinator's core: catalog, log, sequence and nodes, opened together and closed together.
 
+use super::coordinator::{Coordinator, Group, Met};
 use super::link::Timeouts;
-use super::log::{DecisionLog, RaftLog};
+use super::log::DecisionLog;
 use super::nodes::{Connector, Nodes};
 use super::record::{Machine, Record};
 use super::sequence::Sequence;
 use super::transaction::Transaction;
 use crate::catalog::{Catalog, CatalogState};
 use crate::ingest::NewChunks;
-use crate::raft::DriverOptions;
 use parking_lot::{Mutex, RwLock};
-use proto::{Clock, ClusterId, CommitSeq, NodeName, Result, Rng, TxnId};
+use proto::{Clock, ClusterId, CommitSeq, Error, NodeName, Result, Rng, TxnId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use storage::Vfs;
 use tokio::task::JoinSet;
@@ -30,6 +30,9 @@ pub struct ClusterOptions {
     pub resolve_timeout: Duration,
     /// Bytes of log after which it is replaced by the state it adds up to.
     pub log_bytes_max: u64,
+    /// The clock of the coordinators' group: a leader speaks every second tick, and who hears nothing for ten to twenty of
+    /// them asks for an election.
+    pub raft_tick: Duration,
 }
 
 impl Default for ClusterOptions {
@@ -39,6 +42,7 @@ impl Default for ClusterOptions {
             timeouts: Timeouts::default(),
             resolve_timeout: Duration::from_secs(5),
             log_bytes_max: 16 << 20,
+            raft_tick: Duration::from_millis(100),
         }
     }
 }
@@ -68,8 +72,10 @@ pub struct Cluster {
     pub(super) joining: Mutex<BTreeSet<NodeName>>,
     tasks: Mutex<JoinSet<()>>,
     stop: CancellationToken,
-    /// The log cannot go on: nothing is committed any more, and a commit whose record failed stays open.
-    pub(super) failed: CancellationToken,
+    met: OnceLock<Met>,
+    /// The log cannot go on, by `end`: nothing is committed any more, and a commit whose record failed stays open.
+    pub(super) ended: CancellationToken,
+    end: OnceLock<Error>,
 }
 
 /// Transactions of this epoch that have not ended.
@@ -91,10 +97,10 @@ pub(super) struct Owed {
 }
 
 impl Cluster {
-    /// Opens the directory (or makes a new cluster in it), brings up the nodes that answer, and starts watching them.
+    /// Opens the directory of a coordinator that is alone, or makes a new cluster in it.
     ///
     /// # Errors
-    /// Those of `RaftLog::open`. A node that does not answer is none: it stays down and is called again.
+    /// Those of `Coordinator::open`.
     pub async fn open(
         vfs: Arc<dyn Vfs>,
         clock: Arc<dyn Clock>,
@@ -103,14 +109,29 @@ impl Cluster {
         connector: Arc<dyn Connector>,
         options: ClusterOptions,
     ) -> Result<Arc<Cluster>> {
-        let log_bytes_max = options.log_bytes_max;
-        let log_options = DriverOptions { log_bytes_max, segment_bytes_max: log_bytes_max.max(1 << 16) / 4 };
-        let (log, mut machine) = RaftLog::open(vfs, rng.as_ref(), dir, log_options)?;
-        let log: Arc<dyn DecisionLog> = Arc::new(log);
-        let record = Record::Epoch { epoch: machine.epoch + 1 };
-        log.sync(log.append(&record)?).await?;
-        machine.apply(&record)?;
-        let cluster = Arc::new(Cluster::new(clock, options, log, machine, connector));
+        Coordinator::open(vfs, clock, rng, dir, Group::alone(), None, connector, options)?.lead().await
+    }
+
+    /// Begins where the log ends, as the only one who writes it: brings up the nodes that answer, and starts watching
+    /// them. `identity` is for a cluster that has none yet.
+    ///
+    /// # Errors
+    /// The log's. A node that does not answer is none: it stays down and is called again.
+    pub(super) async fn begin_reign(
+        clock: Arc<dyn Clock>,
+        options: ClusterOptions,
+        log: Arc<dyn DecisionLog>,
+        mut machine: Machine,
+        epoch: u64,
+        identity: ClusterId,
+        connector: Arc<dyn Connector>,
+    ) -> Result<Arc<Cluster>> {
+        if machine.catalog.cluster() == ClusterId::NONE {
+            let record = Record::Found { cluster: identity };
+            log.sync(log.append(&record)?).await?;
+            machine.apply(&record)?;
+        }
+        let cluster = Arc::new(Cluster::new(clock, options, log, machine, epoch, connector));
         cluster.check_nodes().await;
         cluster.watch();
         Ok(cluster)
@@ -121,6 +142,7 @@ impl Cluster {
         options: ClusterOptions,
         log: Arc<dyn DecisionLog>,
         machine: Machine,
+        epoch: u64,
         connector: Arc<dyn Connector>,
     ) -> Cluster {
         let catalog = Arc::clone(&machine.catalog);
@@ -133,10 +155,10 @@ impl Cluster {
         Cluster {
             clock,
             id: catalog.cluster(),
-            epoch: machine.epoch,
+            epoch,
             log,
             newest: RwLock::new(Arc::clone(&catalog)),
-            sequence: Sequence::new(machine.epoch),
+            sequence: Sequence::new(epoch),
             running: Mutex::default(),
             owed: Mutex::new(Owed { commits, ..Owed::default() }),
             nodes,
@@ -147,7 +169,9 @@ impl Cluster {
             joining: Mutex::default(),
             tasks: Mutex::default(),
             stop: CancellationToken::new(),
-            failed: CancellationToken::new(),
+            ended: CancellationToken::new(),
+            end: OnceLock::new(),
+            met: OnceLock::new(),
             catalog: Catalog::new(catalog),
             tip: Mutex::new(machine),
             options,
@@ -217,11 +241,62 @@ impl Cluster {
     pub(super) async fn wait_visible(&self, seq: CommitSeq) {
         tokio::select! {
             () = self.sequence.passed(seq) => {}
-            () = self.failed.cancelled() => {}
+            () = self.ended.cancelled() => {}
+        }
+    }
+
+    /// Nothing can be committed any more, for this reason.
+    pub(super) fn end(&self, reason: Error) {
+        tracing::warn!(%reason, epoch = self.epoch, "the cluster is closed here");
+        let _ = self.end.set(reason);
+        self.ended.cancel();
+    }
+
+    /// # Errors
+    /// Why nothing can be committed any more.
+    pub(super) fn check(&self) -> Result<()> {
+        self.end.get().map_or(Ok(()), |reason| Err(reason.clone()))
+    }
+
+    /// Waits until nothing can be committed here any more: another coordinator leads, or the log has failed.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+
+    /// Fires when `ended` returns.
+    pub fn ended_token(&self) -> CancellationToken {
+        self.ended.clone()
+    }
+
+    /// From now on members of the coordinators' group are noted in the log when they are met for the first time.
+    pub(super) fn follow_members(&self, met: Met) {
+        let _ = self.met.set(met);
+    }
+
+    fn note_members(&self) {
+        let Some(met) = self.met.get() else { return };
+        let met = met.lock().clone();
+        let mut tip = self.tip.lock();
+        for (member, incarnation) in met {
+            let record = Record::Member { member, incarnation };
+            if !tip.members.contains_key(&member) && self.log.append(&record).is_ok() {
+                tip.apply(&record).expect("a member is never refused");
+            }
         }
     }
 
     fn watch(self: &Arc<Self>) {
+        let (cluster, stop, log) = (Arc::downgrade(self), self.stop.clone(), Arc::clone(&self.log));
+        self.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                reason = log.ended() => {
+                    if let Some(cluster) = cluster.upgrade() {
+                        cluster.end(reason);
+                    }
+                }
+            }
+        });
         let (cluster, stop) = (Arc::downgrade(self), self.stop.clone());
         let interval = self.options.check_interval;
         self.spawn(async move {
@@ -239,6 +314,10 @@ impl Cluster {
 
     /// One round of housekeeping. The watch calls it; tests may.
     pub async fn tick(self: &Arc<Self>) {
+        if self.ended.is_cancelled() {
+            return;
+        }
+        self.note_members();
         self.nodes.follow(&self.catalog());
         self.check_nodes().await;
         self.finish_commits();

@@ -77,7 +77,7 @@ async fn two_phase(mut txn: Transaction, links: Vec<Link>) -> Result<CommitSeq> 
         // transaction stays among the running, so that nobody aborts it.
         tracing::error!(%error, txn = %txn.id, "the two-phase log failed");
         txn.ended = true;
-        cluster.failed.cancel();
+        cluster.end(error.clone());
         return Err(unknown_outcome(&error));
     }
     // The order matters: owed before any node is looked at (see `handshake`), shown before the sequence is closed.
@@ -220,10 +220,7 @@ impl Cluster {
 
     /// Every chunk the transaction wrote to must still be there, or become one with this commit.
     fn check_commit(&self, tip: &Machine, txn: &Transaction) -> Result<()> {
-        if self.failed.is_cancelled() {
-            let text = "the coordinator's log has failed: no transaction can be committed before a restart";
-            return Err(Error::new(SqlState::IO_ERROR, text).reaction(Reaction::Abort));
-        }
+        self.check()?;
         let is_live = |chunk: &ChunkId| {
             let chunk = &txn.touched[chunk];
             txn.private.contains(&chunk.id)

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use parking_lot::RwLock;
 use proto::{
-    ChunkId, ChunkStats, ChunkWrite, CommitMode, CommitSeq, DataNode, Error, FragmentRequest, FragmentStream,
-    NodeIdentity, NodeName, NodeStatus, Reaction, Result, SqlState, TxnId, TxnOutcome,
+    ChunkId, ChunkStats, ChunkWrite, ClusterId, CommitMode, CommitSeq, DataNode, Error, FragmentRequest,
+    FragmentStream, NodeIdentity, NodeName, NodeStatus, Reaction, Result, SqlState, TxnId, TxnOutcome,
 };
 use std::future::Future;
 use std::sync::Arc;
@@ -153,6 +153,10 @@ impl DataNode for Link {
 
     async fn attach(&self, identity: NodeIdentity) -> Result<()> {
         self.call(self.0.timeouts.call, Reaction::Retry, |node| async move { node.attach(identity).await }).await
+    }
+
+    async fn obey(&self, cluster: ClusterId, epoch: u64) -> Result<()> {
+        self.call(self.0.timeouts.call, Reaction::Retry, |node| async move { node.obey(cluster, epoch).await }).await
     }
 
     async fn stage(&self, txn: TxnId, continues: bool, writes: Vec<ChunkWrite>) -> Result<()> {

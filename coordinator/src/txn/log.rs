@@ -1,23 +1,18 @@
-//! Where decisions become durable: entries of a raft log (`crate::raft`), whose state machine is `Machine`. The
-//! coordinator is the only member of its group.
+//! Where decisions become durable: entries of a raft log (`crate::raft`), whose state machine is `Machine`.
 //!
 //! The directory is `raft::Disk`'s; the state in its snapshot is a `Machine` as JSON, an entry a `Record` as JSON.
 
 use super::record::{Machine, Record};
-use crate::catalog::CatalogState;
-use crate::raft::{Driver, DriverOptions, Genesis, StateMachine, explained, read_only};
+use crate::raft::{Driver, Reign, StateMachine, explained, read_only};
 use async_trait::async_trait;
-use proto::{ClusterId, Error, Result, Rng};
+use proto::{Error, Result};
 use std::path::Path;
 use std::sync::Arc;
 use storage::{StorageError, Vfs};
 
 pub use crate::raft::SNAPSHOT_FILE as CATALOG;
 
-/// Of the only member.
-const MEMBER: u64 = 1;
-
-/// A record's place in the order of all records of this start.
+/// A record's place in the order of all records of this reign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position(u64);
 
@@ -32,7 +27,7 @@ pub trait DecisionLog: Send + Sync + 'static {
     /// The same for a record that nobody waits for: it is written with the next that is `append`ed, or at `flush`.
     fn note(&self, record: &Record) -> Result<()>;
 
-    /// Durable on return, with all records before it.
+    /// Durable on return, with all records before it: on a majority of the coordinators.
     ///
     /// # Errors
     /// Whether the record is durable is not known, and nothing more can be logged.
@@ -40,43 +35,38 @@ pub trait DecisionLog: Send + Sync + 'static {
 
     /// Begins to write what was noted.
     fn flush(&self);
+
+    /// Waits until nothing more can be logged, and says why.
+    async fn ended(&self) -> Error;
 }
 
+/// The log of a coordinator that leads, for as long as it does.
 pub struct RaftLog {
-    driver: Driver,
-}
-
-impl RaftLog {
-    /// Opens the directory, or makes a new cluster in it, and replays the log. Blocks.
-    ///
-    /// # Errors
-    /// 55000 when another process has the directory or its format is another; XX001 for damage, with file and offset.
-    pub fn open(vfs: Arc<dyn Vfs>, rng: &dyn Rng, dir: &Path, options: DriverOptions) -> Result<(RaftLog, Machine)> {
-        let mut cluster = [0; 16];
-        rng.fill(&mut cluster);
-        let state = StateMachine::encode(&Machine::new(CatalogState::new(ClusterId(cluster))))?.into();
-        let genesis = || Genesis { member: MEMBER, voters: vec![MEMBER], state };
-        let (driver, machine) = Driver::open(vfs, dir, options, genesis)?;
-        Ok((RaftLog { driver }, machine))
-    }
+    pub(super) reign: Reign,
+    /// Lives as long as somebody logs.
+    pub(super) _driver: Arc<Driver<Machine>>,
 }
 
 #[async_trait]
 impl DecisionLog for RaftLog {
     fn append(&self, record: &Record) -> Result<Position> {
-        self.driver.propose(record.encode()?, true).map(Position)
+        self.reign.propose(record.encode()?, true).map(Position)
     }
 
     fn note(&self, record: &Record) -> Result<()> {
-        self.driver.propose(record.encode()?, false).map(drop)
+        self.reign.propose(record.encode()?, false).map(drop)
     }
 
     async fn sync(&self, position: Position) -> Result<()> {
-        self.driver.committed(position.0).await
+        self.reign.committed(position.0).await
     }
 
     fn flush(&self) {
-        self.driver.hurry();
+        self.reign.hurry();
+    }
+
+    async fn ended(&self) -> Error {
+        self.reign.ended().await
     }
 }
 
@@ -110,9 +100,9 @@ pub fn verify(vfs: &dyn Vfs, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What a session is told when the log failed under its commit.
+/// What a session is told when the log ended under its commit.
 pub(super) fn unknown_outcome(error: &Error) -> Error {
-    let text = "the coordinator's log failed while the transaction was committed: its outcome is not known";
+    let text = "the coordinator's log ended while the transaction was committed: its outcome is not known";
     Error::new(proto::SqlState::TRANSACTION_RESOLUTION_UNKNOWN, text)
         .detail(error.message.clone())
         .reaction(proto::Reaction::GiveUp)

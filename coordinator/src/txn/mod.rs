@@ -17,11 +17,13 @@
 
 mod cluster;
 mod commit;
+mod coordinator;
 mod handshake;
 mod link;
 mod log;
 mod membership;
 mod nodes;
+mod peers;
 mod record;
 mod sequence;
 #[cfg(test)]
@@ -29,10 +31,12 @@ pub(crate) mod tests;
 mod transaction;
 
 pub use cluster::{Cluster, ClusterOptions};
+pub use coordinator::{Coordinator, Group};
 pub use link::{Link, Timeouts};
 pub use log::{CATALOG, DecisionLog, Position, RaftLog, verify};
 pub use membership::{DEFAULT_NODE_PORT, NewNode};
 pub use nodes::{Connector, Nodes};
+pub use peers::Peers;
 pub use record::{Decision, Machine, Record};
 pub use sequence::Sequence;
 pub use transaction::Transaction;

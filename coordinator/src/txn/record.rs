@@ -2,7 +2,7 @@
 //! coordinator, and a record applied twice counts once.
 
 use crate::catalog::{CatalogChange, CatalogState};
-use proto::{CommitSeq, Error, NodeName, Result, TxnId};
+use proto::{ClusterId, CommitSeq, Error, NodeName, Result, TxnId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,8 +10,10 @@ use std::sync::Arc;
 /// Stored as JSON: a variant may be added, never changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Record {
-    /// A coordinator started. Transaction ids and commit sequences from here on carry this epoch.
-    Epoch { epoch: u64 },
+    /// The first coordinator that led gave the cluster its identity.
+    Found { cluster: ClusterId },
+    /// This member of the coordinators' group has this data directory, and may vote with no other.
+    Member { member: u64, incarnation: u64 },
     /// The commit point: once durable, the transaction has happened on all participants and in the catalog.
     Commit { txn: TxnId, seq: CommitSeq, participants: Vec<NodeName>, changes: Vec<CatalogChange> },
     /// All participants have acknowledged the commit.
@@ -37,10 +39,11 @@ pub struct Decision {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
-    pub epoch: u64,
     /// Of the last `Commit`.
     pub seq: CommitSeq,
     pub catalog: Arc<CatalogState>,
+    /// The incarnation of each coordinator that was met.
+    pub members: BTreeMap<u64, u64>,
     /// Without `Done` yet.
     #[serde(with = "pairs")]
     pub undone: BTreeMap<TxnId, Decision>,
@@ -48,7 +51,7 @@ pub struct Machine {
 
 impl Machine {
     pub fn new(catalog: CatalogState) -> Machine {
-        Machine { epoch: 0, seq: CommitSeq::ZERO, catalog: Arc::new(catalog), undone: BTreeMap::new() }
+        Machine { seq: CommitSeq::ZERO, catalog: Arc::new(catalog), members: BTreeMap::new(), undone: BTreeMap::new() }
     }
 
     /// # Errors
@@ -56,7 +59,14 @@ impl Machine {
     /// it passed here first.
     pub fn apply(&mut self, record: &Record) -> Result<()> {
         match record {
-            Record::Epoch { epoch } => self.epoch = self.epoch.max(*epoch),
+            Record::Found { cluster } => {
+                if self.catalog.cluster() == ClusterId::NONE {
+                    Arc::make_mut(&mut self.catalog).found(*cluster);
+                }
+            }
+            Record::Member { member, incarnation } => {
+                self.members.entry(*member).or_insert(*incarnation);
+            }
             Record::Commit { seq, .. } if *seq <= self.seq => {}
             Record::Commit { txn, seq, participants, changes } => {
                 if !changes.is_empty() {

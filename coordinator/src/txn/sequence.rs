@@ -10,9 +10,6 @@ use proto::CommitSeq;
 use std::collections::BTreeSet;
 use tokio::sync::watch;
 
-/// A trillion commits per epoch, sixteen million epochs.
-const EPOCH_SHIFT: u32 = 40;
-
 pub struct Sequence {
     state: Mutex<State>,
     snapshot: watch::Sender<CommitSeq>,
@@ -31,7 +28,7 @@ impl State {
 
 impl Sequence {
     pub fn new(epoch: u64) -> Sequence {
-        let last = epoch << EPOCH_SHIFT;
+        let CommitSeq(last) = CommitSeq::before(epoch);
         let snapshot = watch::Sender::new(CommitSeq(last));
         Sequence { state: Mutex::new(State { last, open: BTreeSet::new() }), snapshot }
     }

@@ -5,8 +5,8 @@ use super::{convert, error, v1};
 use crate::data_node::{CommitMode, FragmentMessage, FragmentStream};
 use crate::ipc::BatchDecoder;
 use crate::{
-    ChunkId, ChunkStats, ChunkWrite, CommitSeq, DataNode, Error, FragmentRequest, MESSAGE_BYTES_MAX, NodeIdentity,
-    NodeStatus, PROTOCOL, Reaction, Result, SqlState, TxnId, TxnOutcome,
+    ChunkId, ChunkStats, ChunkWrite, ClusterId, CommitSeq, DataNode, Error, FragmentRequest, MESSAGE_BYTES_MAX,
+    NodeIdentity, NodeStatus, PROTOCOL, Reaction, Result, SqlState, TxnId, TxnOutcome,
 };
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -75,6 +75,12 @@ impl DataNode for GrpcNode {
 
     async fn attach(&self, identity: NodeIdentity) -> Result<()> {
         self.client().attach(convert::attach_to(identity)).await.map_err(retry)?;
+        Ok(())
+    }
+
+    async fn obey(&self, cluster: ClusterId, epoch: u64) -> Result<()> {
+        let request = v1::ObeyRequest { cluster: cluster.0.to_vec().into(), epoch };
+        self.client().obey(request).await.map_err(retry)?;
         Ok(())
     }
 

@@ -3,14 +3,15 @@
 use super::v1;
 use crate::{
     ChunkId, ChunkLayout, ChunkStats, ChunkWrite, ClusterId, ColumnId, CommitSeq, Error, FragmentRequest, NodeIdentity,
-    NodeName, NodeStatus, QueryId, Result, ScanChunks, SqlState, TableId, TxnId, TxnOutcome, UniqueKey, WriteKind,
+    NodeName, NodeStatus, PeerIdentity, QueryId, Result, ScanChunks, SqlState, TableId, TxnId, TxnOutcome, UniqueKey,
+    WriteKind,
 };
 
 fn missing(what: &str) -> Error {
     Error::new(SqlState::PROTOCOL_VIOLATION, format!("message without {what}"))
 }
 
-fn cluster_from(bytes: &[u8]) -> Result<ClusterId> {
+pub(super) fn cluster_from(bytes: &[u8]) -> Result<ClusterId> {
     bytes.try_into().map(ClusterId).map_err(|_| missing("a 16-byte cluster id"))
 }
 
@@ -93,6 +94,27 @@ fn key_to(key: UniqueKey) -> v1::UniqueKey {
 
 fn key_from(key: v1::UniqueKey) -> UniqueKey {
     UniqueKey { name: key.name, columns: key.columns.into_iter().map(ColumnId).collect() }
+}
+
+pub(super) fn peer_to(peer: PeerIdentity) -> v1::PeerIdentity {
+    v1::PeerIdentity {
+        protocol: peer.protocol,
+        cluster: peer.cluster.map(|cluster| cluster.0.to_vec().into()).unwrap_or_default(),
+        member: peer.member,
+        incarnation: peer.incarnation,
+        voters: peer.voters,
+    }
+}
+
+pub(super) fn peer_from(peer: v1::PeerIdentity) -> Result<PeerIdentity> {
+    let cluster = (!peer.cluster.is_empty()).then(|| cluster_from(&peer.cluster)).transpose()?;
+    Ok(PeerIdentity {
+        protocol: peer.protocol,
+        cluster,
+        member: peer.member,
+        incarnation: peer.incarnation,
+        voters: peer.voters,
+    })
 }
 
 pub(super) fn outcome_to(outcome: TxnOutcome) -> v1::OutcomeReply {

@@ -70,6 +70,12 @@ impl Service for Adapter {
         empty(self.node.attach(identity).await)
     }
 
+    async fn obey(&self, request: Request<v1::ObeyRequest>) -> Reply<v1::Empty> {
+        let request = request.into_inner();
+        let cluster = convert::cluster_from(&request.cluster).map_err(error::to_status)?;
+        empty(self.node.obey(cluster, request.epoch).await)
+    }
+
     async fn stage(&self, request: Request<v1::StageRequest>) -> Reply<v1::Empty> {
         let request = request.into_inner();
         let txn = convert::txn_from(request.txn).map_err(error::to_status)?;

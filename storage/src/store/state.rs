@@ -199,6 +199,13 @@ impl Txn {
 }
 
 impl State {
+    /// # Errors
+    /// `Deposed` when a newer coordinator was here.
+    pub(super) fn check_epoch(&self, epoch: u64) -> Result<(), StorageError> {
+        let newest = self.epoch_max;
+        if epoch < newest { Err(StorageError::Deposed { epoch, newest }) } else { Ok(()) }
+    }
+
     /// The log is needed from here on; `None` when nothing in memory needs it. What is `leaving` does not count.
     pub(super) fn log_needed(&self, leaving: Option<(ChunkId, Lsn)>) -> Option<Lsn> {
         let delta = self.chunks.iter().flat_map(|(id, chunk)| {

@@ -17,10 +17,30 @@ use crate::delta::DeltaRows;
 use crate::error::{Result, StorageError};
 use crate::log::Lsn;
 use parking_lot::MutexGuard;
-use proto::{ChunkWrite, CommitMode, CommitSeq, TxnId, TxnOutcome, WriteKind};
+use proto::{ChunkWrite, ClusterId, CommitMode, CommitSeq, TxnId, TxnOutcome, WriteKind};
 use std::sync::Arc;
 
 impl Store {
+    /// Refuses coordinators of older epochs from now on. Durable on return.
+    ///
+    /// # Errors
+    /// `Deposed` when a newer coordinator was here; another cluster; a failed fsync.
+    pub fn obey(&self, cluster: ClusterId, epoch: u64) -> Result<(), StorageError> {
+        self.core.check()?;
+        let txn = TxnId { cluster, epoch, number: 0 };
+        if !self.core.see_epoch(txn)? {
+            // Who saw the epoch first may still be making it durable.
+            self.core.log_epoch(txn)?;
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// `Deposed` when a newer coordinator was here.
+    pub fn check_epoch(&self, epoch: u64) -> Result<(), StorageError> {
+        self.core.state.lock().check_epoch(epoch)
+    }
+
     /// Adds changes to a transaction, which starts with its first `stage`. In the log on return, not durable; visible to
     /// scans of the same transaction only. Waits for memory up to `stage_wait_max`, and up to `lock_wait_max` for other
     /// transactions that remove the same rows or add the same keys.
@@ -203,18 +223,16 @@ impl Store {
 }
 
 impl Core {
-    /// Notes a newer coordinator: durably, and its predecessor's unprepared transactions are over.
+    /// Notes a newer coordinator: durably, and its predecessor's unprepared transactions are over. Whether it was news.
     ///
     /// # Errors
-    /// For an older epoch than one seen, or another cluster.
-    fn see_epoch(&self, txn: TxnId) -> Result<()> {
+    /// `Deposed` for an older epoch than one seen; another cluster.
+    fn see_epoch(&self, txn: TxnId) -> Result<bool> {
         let mut state = self.state.lock();
         self.check_cluster(&state, txn)?;
-        if txn.epoch < state.epoch_max {
-            return Err(refused(txn, format!("belongs to an older coordinator than epoch {}", state.epoch_max)));
-        }
+        state.check_epoch(txn.epoch)?;
         if txn.epoch == state.epoch_max {
-            return Ok(());
+            return Ok(false);
         }
         state.epoch_max = txn.epoch;
         let stale = state.txns.iter().filter(|(id, entry)| id.epoch < txn.epoch && entry.phase == Phase::Staged);
@@ -222,6 +240,11 @@ impl Core {
         stale.into_iter().for_each(|txn| state.forget(txn));
         drop(state);
         self.changed.notify_all();
+        self.log_epoch(txn)?;
+        Ok(true)
+    }
+
+    fn log_epoch(&self, txn: TxnId) -> Result<()> {
         let head = encode(&Record { txn, first: Lsn(0), kind: Kind::Epoch });
         self.append_log(&[&head]).and_then(|lsn| self.sync_log(lsn))
     }
@@ -285,9 +308,7 @@ impl Core {
         if state.ended.get(txn).is_some() {
             return Err(refused(txn, "has ended already, or was lost when the node restarted"));
         }
-        if txn.epoch < state.epoch_max {
-            return Err(refused(txn, format!("belongs to an older coordinator than epoch {}", state.epoch_max)));
-        }
+        state.check_epoch(txn.epoch)?;
         match state.txns.get(&txn) {
             Some(entry) if entry.phase != Phase::Staged => Err(refused(txn, "has voted already")),
             // Its removals are gone: rows that should take their places would meet the old ones.

@@ -31,9 +31,12 @@ use std::sync::Arc;
 use storage::vfs::DirLock;
 use storage::{Log, LogOptions, Lsn, StorageError, Vfs};
 
-/// What a new directory begins with. The same for all members of a group but for `member`.
+/// What a new directory begins with. The same for all members of a group but for `member` and
+/// `incarnation`.
 pub struct Genesis {
     pub member: u64,
+    /// Drawn for this directory; another one of the same member has another.
+    pub incarnation: u64,
     pub voters: Vec<u64>,
     pub state: Bytes,
 }
@@ -56,6 +59,7 @@ pub struct Disk {
     dir: PathBuf,
     log: Log,
     member: u64,
+    incarnation: u64,
     /// The last entry's index and the position of each record that has entries, oldest first.
     records: VecDeque<(u64, Lsn)>,
     /// Records before it do not count.
@@ -96,11 +100,11 @@ impl Disk {
                 let reason = "the directory has a log but no catalog file";
                 return Err(StorageError::damaged(&path, 0, reason));
             }
-            let Genesis { member, voters, state } = genesis();
+            let Genesis { member, incarnation, voters, state } = genesis();
             let entries = Entries::new(voters, 1, 1, state);
-            snapshot::write(vfs.as_ref(), dir, member, Lsn(0), &entries)?;
+            snapshot::write(vfs.as_ref(), dir, (member, incarnation), Lsn(0), &entries)?;
         }
-        let SnapshotFile { member, position, mut entries } = snapshot::read(vfs.as_ref(), &path)?;
+        let SnapshotFile { member, incarnation, position, mut entries } = snapshot::read(vfs.as_ref(), &path)?;
         entries.plan = plan;
         let mut records = VecDeque::new();
         let options = LogOptions { durable_end: position, ..options };
@@ -113,11 +117,15 @@ impl Disk {
         check_commit(&entries, &records_dir)?;
         check_start(&records_dir, log.start(), position)?;
         let dir = dir.to_owned();
-        Ok((Disk { vfs, dir, log, member, records, position, plan, _lock: lock }, entries))
+        Ok((Disk { vfs, dir, log, member, incarnation, records, position, plan, _lock: lock }, entries))
     }
 
     pub fn member(&self) -> u64 {
         self.member
+    }
+
+    pub fn incarnation(&self) -> u64 {
+        self.incarnation
     }
 
     /// Adds what a step wants persisted, as one record. Durable on return where raft demands it. Blocks.
@@ -182,7 +190,8 @@ impl Disk {
         if self.plan.has(Planted::CutTooMuch) {
             position = self.log.end();
         }
-        snapshot::write(self.vfs.as_ref(), &self.dir, self.member, position, entries)?;
+        let me = (self.member, self.incarnation);
+        snapshot::write(self.vfs.as_ref(), &self.dir, me, position, entries)?;
         self.position = position;
         self.records.drain(..superfluous);
         self.log.truncate_before(position)

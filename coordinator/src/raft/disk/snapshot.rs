@@ -9,8 +9,9 @@
 //!   32..40   index of the last entry in the state, u64
 //!   40..48   its term, u64
 //!   48..72   term, vote and commit index when it was written, 3 × u64
-//!   72..76   number of voters, u32
-//!   76..     voters, u64 each, then the state to the end
+//!   72..80   incarnation, u64
+//!   80..84   number of voters, u32
+//!   84..     voters, u64 each, then the state to the end
 //! ```
 
 use crate::raft::entries::Entries;
@@ -22,12 +23,13 @@ use storage::{Lsn, StorageError, Vfs};
 
 pub const SNAPSHOT_FILE: &str = "CATALOG";
 const MAGIC: &[u8; 8] = b"SERICAT\0";
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 const CHECKED_FROM: usize = 16;
-const VOTERS_AT: usize = 76;
+const VOTERS_AT: usize = 84;
 
 pub(super) struct SnapshotFile {
     pub(super) member: u64,
+    pub(super) incarnation: u64,
     pub(super) position: Lsn,
     /// Behind the snapshot there are none yet.
     pub(super) entries: Entries,
@@ -37,14 +39,14 @@ pub(super) struct SnapshotFile {
 pub(super) fn write(
     vfs: &dyn Vfs,
     dir: &Path,
-    member: u64,
+    (member, incarnation): (u64, u64),
     position: Lsn,
     entries: &Entries,
 ) -> Result<(), StorageError> {
     let (index, state) = (entries.snapshot_index(), &entries.state);
     let term = entries.term_of(index).expect("a snapshot knows its own term");
     let mut head = Vec::with_capacity(VOTERS_AT - CHECKED_FROM + 8 * entries.voters().len());
-    for word in [member, position.0, index, term, state.term, state.vote, state.commit] {
+    for word in [member, position.0, index, term, state.term, state.vote, state.commit, incarnation] {
         head.extend_from_slice(&word.to_le_bytes());
     }
     head.extend_from_slice(&(entries.voters().len() as u32).to_le_bytes());
@@ -92,5 +94,5 @@ pub(super) fn read(vfs: &dyn Vfs, path: &Path) -> Result<SnapshotFile, StorageEr
     entries.state = HardState { term: word(4)?, vote: word(5)?, ..HardState::default() };
     // Entries that were committed then are committed now, but the log must be read first to have them.
     entries.state.commit = word(6)?;
-    Ok(SnapshotFile { member: word(0)?, position: Lsn(word(1)?), entries })
+    Ok(SnapshotFile { member: word(0)?, incarnation: word(7)?, position: Lsn(word(1)?), entries })
 }

@@ -7,7 +7,7 @@ use storage::SimVfs;
 const DIR: &str = "/raft";
 
 fn open(vfs: &SimVfs) -> (Disk, Entries) {
-    let genesis = || Genesis { member: 2, voters: vec![1, 2, 3], state: Bytes::from_static(b"new") };
+    let genesis = || Genesis { member: 2, incarnation: 5, voters: vec![1, 2, 3], state: Bytes::from_static(b"new") };
     Disk::open(Arc::new(vfs.clone()), Path::new(DIR), LogOptions::default(), genesis).unwrap()
 }
 
@@ -77,9 +77,9 @@ fn a_member_has_its_directory_for_itself_and_reads_its_own_format_only() {
     let path = Path::new(DIR).join(SNAPSHOT_FILE);
     let whole = vfs.contents(&path).unwrap();
     let mut older = whole.clone();
-    older[8] = 2;
+    older[8] = 3;
     vfs.set_contents(&path, &older);
-    assert_eq!(again().to_string(), "\"/raft/CATALOG\" has format version 2, this build reads version 3");
+    assert_eq!(again().to_string(), "\"/raft/CATALOG\" has format version 3, this build reads version 4");
     // Every bit behind the version is checked.
     for bit in (12 * 8)..(whole.len() as u64 * 8) {
         vfs.set_contents(&path, &whole);

@@ -72,7 +72,7 @@ impl Stage {
 
     fn start(&mut self, member: u64) {
         let voters = (1..=self.members.len() as u64).collect();
-        let genesis = || Genesis { member, voters, state: Bytes::from_static(b"1") };
+        let genesis = || Genesis { member, incarnation: 5, voters, state: Bytes::from_static(b"1") };
         let actor = &mut self.members[member as usize - 1];
         let vfs = Arc::new(actor.vfs.clone());
         let (disk, entries) = Disk::open(vfs, Path::new("/raft"), LogOptions::default(), genesis).unwrap();

@@ -56,7 +56,8 @@ impl Member {
     pub(super) fn start(&mut self, member: usize, seed: u64, plan: Plan) -> Result<(), StorageError> {
         self.starts_count += 1;
         let voters = (1..=MEMBERS as u64).collect();
-        let genesis = || Genesis { member: member as u64 + 1, voters, state: Ledger::new().encode() };
+        let genesis =
+            || Genesis { member: member as u64 + 1, incarnation: seed, voters, state: Ledger::new().encode() };
         let options = LogOptions { segment_bytes_max: SEGMENT_BYTES_MAX, ..LogOptions::default() };
         let vfs = Arc::new(self.vfs.clone());
         let (disk, entries) = Disk::open_with(plan, vfs, Path::new("/raft"), options, genesis)?;

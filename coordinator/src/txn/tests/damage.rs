@@ -1,24 +1,47 @@
 //! Damaged and outdated files of the coordinator's own directory: refused with their names, or they change nothing.
 
-use super::SeededRng;
-use crate::raft::DriverOptions;
+use super::FixedClock;
+use crate::catalog::CatalogState;
+use crate::raft::{Driver, DriverOptions, Genesis, Outbox, Standing, StateMachine};
 use crate::txn::log::{CATALOG, DecisionLog, RaftLog, verify};
 use crate::txn::record::{Machine, Record};
-use proto::{CommitSeq, Result, SqlState, TxnId};
+use bytes::Bytes;
+use proto::{ClusterId, CommitSeq, Result, SqlState, TxnId};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 use storage::{SimVfs, Vfs};
 
 const DIR: &str = "/coordinator";
 const COMMITS: u64 = 40;
 /// Of the catalog file, before the state: header, positions, one voter.
-const STATE_AT: usize = 84;
+const STATE_AT: usize = 92;
+
+/// Nobody to send to.
+struct Void;
+
+impl Outbox for Void {
+    fn send(&self, _: u64, _: Bytes) {
+        unreachable!("the coordinator is alone");
+    }
+}
 
 fn open_with(vfs: &SimVfs, log_bytes_max: u64) -> Result<(RaftLog, Machine)> {
-    let options = DriverOptions { log_bytes_max, segment_bytes_max: 600 };
-    RaftLog::open(Arc::new(vfs.clone()), &SeededRng(AtomicU64::new(7)), Path::new(DIR), options)
+    let options = DriverOptions { log_bytes_max, segment_bytes_max: 600, tick: Duration::from_millis(100) };
+    let state = StateMachine::encode(&Machine::new(CatalogState::new(ClusterId([7; 16])))).unwrap().into();
+    let genesis = || Genesis { member: 1, incarnation: 5, voters: vec![1], state };
+    let driver = Driver::<Machine>::open(
+        Arc::new(vfs.clone()),
+        Arc::new(FixedClock),
+        Path::new(DIR),
+        options,
+        Arc::new(Void),
+        genesis,
+    )?;
+    let standing = driver.standing().borrow().clone();
+    let Standing::Leading { reign, machine } = standing else { panic!("who is alone leads at once") };
+    Ok((RaftLog { reign, _driver: Arc::new(driver) }, *machine))
 }
 
 /// Compacts every ten commits or so.
@@ -138,7 +161,7 @@ async fn a_log_that_ends_before_the_catalog_says_is_refused() {
     drop(log);
     // The next start compacts at once.
     let (log, _) = open_with(&vfs, 0).unwrap();
-    log.sync(log.append(&Record::Epoch { epoch: 1 }).unwrap()).await.unwrap();
+    log.sync(log.append(&Record::Member { member: 1, incarnation: 5 }).unwrap()).await.unwrap();
     drop(log);
     let path = files(&vfs).into_iter().find(|left| *left == path).expect("the log goes on in its file");
     // What would be logged from here on lies before the catalog's position, and would be skipped at the next start.

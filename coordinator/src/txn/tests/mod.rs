@@ -14,8 +14,8 @@ use engine::TableDef;
 use parking_lot::Mutex;
 use proto::ipc::decode_body;
 use proto::{
-    ChunkId, ChunkStats, ChunkWrite, Clock, CommitMode, CommitSeq, DataNode, Error, FragmentRequest, FragmentStream,
-    NodeIdentity, NodeName, NodeStatus, PROTOCOL, Reaction, Result, Rng, SqlState, TxnId, TxnOutcome,
+    ChunkId, ChunkStats, ChunkWrite, Clock, ClusterId, CommitMode, CommitSeq, DataNode, Error, FragmentRequest,
+    FragmentStream, NodeIdentity, NodeName, NodeStatus, PROTOCOL, Reaction, Result, Rng, SqlState, TxnId, TxnOutcome,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -220,6 +220,16 @@ impl DataNode for FakeNode {
         Ok(())
     }
 
+    async fn obey(&self, cluster: ClusterId, epoch: u64) -> Result<()> {
+        self.call(Reaction::Retry, |state| {
+            assert_eq!(state.disk.identity.as_ref().map(|identity| identity.cluster), Some(cluster));
+            assert!(epoch >= state.disk.epoch_max, "an older coordinator than one that was here");
+            state.disk.epoch_max = epoch;
+            state.staged.retain(|txn, _| txn.epoch >= epoch);
+            Ok(())
+        })
+    }
+
     async fn stage(&self, txn: TxnId, continues: bool, writes: Vec<ChunkWrite>) -> Result<()> {
         let gate = self.gate.lock().clone();
         if let Some(gate) = gate {
@@ -351,6 +361,7 @@ impl World {
             timeouts: Timeouts::default(),
             resolve_timeout: Duration::from_millis(120),
             log_bytes_max: self.log_bytes_max,
+            raft_tick: Duration::from_millis(100),
         };
         let (vfs, rng) = (Arc::new(self.vfs.clone()), Arc::new(SeededRng(AtomicU64::new(7))));
         let connector = Arc::clone(&self.network) as Arc<dyn Connector>;

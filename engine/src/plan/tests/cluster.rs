@@ -20,8 +20,9 @@ use futures::TryStreamExt;
 use parking_lot::Mutex;
 use proto::data_node::FIELD_ID;
 use proto::{
-    ChunkId, ChunkStats, ChunkWrite, ColumnId, CommitMode, CommitSeq, DataNode, Error, FragmentRequest, FragmentStream,
-    NodeIdentity, NodeName, NodeStatus, QueryId, Result, SlotSet, SystemClock, TableId, TimeSlicing, TxnId, TxnOutcome,
+    ChunkId, ChunkStats, ChunkWrite, ClusterId, ColumnId, CommitMode, CommitSeq, DataNode, Error, FragmentRequest,
+    FragmentStream, NodeIdentity, NodeName, NodeStatus, QueryId, Result, SlotSet, SystemClock, TableId, TimeSlicing,
+    TxnId, TxnOutcome,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -119,6 +120,9 @@ impl DataNode for MemoryNode {
     }
     async fn attach(&self, _: NodeIdentity) -> Result<()> {
         Err(Error::unsupported("attach"))
+    }
+    async fn obey(&self, _: ClusterId, _: u64) -> Result<()> {
+        Err(Error::unsupported("obey"))
     }
     async fn stage(&self, _: TxnId, _: bool, _: Vec<ChunkWrite>) -> Result<()> {
         Err(Error::unsupported("stage"))
