@@ -195,7 +195,7 @@ async fn a_directory_serves_one_process() {
     let cluster = Cluster::start(Shape::Processes).await;
     let log = tempfile::NamedTempFile::new().unwrap();
     for (member, role, flag) in
-        [(Member::Coordinator, "coordinator", "--sql-addr"), (Member::Node(0), "node", "--node-addr")]
+        [(Member::Coordinator(0), "coordinator", "--sql-addr"), (Member::Node(0), "node", "--node-addr")]
     {
         let mut command = binary();
         command.arg(role).arg("--data-dir").arg(cluster.data_dir(member)).args([flag, "127.0.0.1:0"]);

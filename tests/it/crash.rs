@@ -32,6 +32,11 @@ async fn acknowledged_transactions_survive_embedded() {
     rounds(Shape::Embedded, ROUNDS / 5).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledged_transactions_survive_in_a_group() {
+    rounds(Shape::Group, ROUNDS / 5).await;
+}
+
 async fn rounds(shape: Shape, count: usize) {
     let seed = std::env::var("SERIATIM_SEED").map_or_else(|_| rand::random(), |text| text.parse().unwrap());
     println!("SERIATIM_SEED={seed}");
@@ -44,7 +49,7 @@ async fn rounds(shape: Shape, count: usize) {
 
     let mut ledger = Ledger::default();
     for round in 0..count {
-        let victims = draw_victims(&cluster, &mut rng);
+        let victims = draw_victims(&cluster, &mut rng).await;
         let steps = rng.random_range(1..=STEPS_MAX);
         let (sender, mut progress) = mpsc::channel(1);
         let writer = tokio::spawn(write_until_refused(cluster.config("postgres"), ledger, sender));
@@ -65,11 +70,14 @@ async fn rounds(shape: Shape, count: usize) {
     assert!(ledger.acknowledged.len() > count, "only {} transactions: this tested nothing", ledger.acknowledged.len());
 }
 
-/// The coordinator, one node, or all.
-fn draw_victims(cluster: &Cluster, rng: &mut StdRng) -> Vec<Member> {
-    let members = cluster.members();
+/// The coordinator that leads, one node, or all: each of them is missed by a writer.
+async fn draw_victims(cluster: &Cluster, rng: &mut StdRng) -> Vec<Member> {
+    let all = cluster.members();
+    let leader = if cluster.is_group() { cluster.leader().await } else { 0 };
+    let followed = |member: &Member| matches!(member, Member::Coordinator(index) if *index != leader);
+    let members = all.iter().copied().filter(|member| !followed(member)).collect::<Vec<_>>();
     match rng.random_range(0..=members.len()) {
-        all if all == members.len() => members,
+        last if last == members.len() => all,
         one => vec![members[one]],
     }
 }

@@ -38,7 +38,7 @@ async fn a_shutdown_does_not_wait_for_idle_sessions() {
     let mut cluster = Cluster::start(Shape::Embedded).await;
     let idle = cluster.connect().await;
     idle.run("BEGIN").await;
-    cluster.terminate(Member::Coordinator);
+    cluster.terminate(Member::Coordinator(0));
     assert!(idle.client.simple_query("SELECT 1").await.is_err());
 }
 
@@ -87,7 +87,7 @@ async fn passwords_are_not_stored() {
     let session = cluster.connect().await;
     session.run("CREATE ROLE ann LOGIN PASSWORD 'qwertzuiop'").await;
     session.run("SELECT * FROM distributed_exec($$ CREATE ROLE bob WITH LOGIN PASSWORD 'qwertzuiop' $$)").await;
-    let found = files_with(&cluster.data_dir(Member::Coordinator), b"qwertzuiop");
+    let found = files_with(&cluster.data_dir(Member::Coordinator(0)), b"qwertzuiop");
     assert!(found.is_empty(), "{found:?}");
 }
 
@@ -163,10 +163,10 @@ async fn verify_finds_a_flipped_bit_and_dump_segment_shows_the_file() {
     session.run("INSERT INTO t SELECT timestamptz '2024-01-01 00:00+00' + n * interval '1 hour', n % 50, n / 4.0 FROM generate_series(0, 999) AS n").await;
     session.run("ALTER TABLE t SET (timescaledb.compress, timescaledb.compress_segmentby = 'device')").await;
     session.run("SELECT compress_chunk(c) FROM show_chunks('t') c").await;
-    let dir = cluster.data_dir(Member::Coordinator);
+    let dir = cluster.data_dir(Member::Coordinator(0));
     let running = inspect(&["verify", "--data-dir"], &dir);
     assert!(!running.status.success(), "a running cluster is not looked at");
-    cluster.terminate(Member::Coordinator);
+    cluster.terminate(Member::Coordinator(0));
 
     let sound = inspect(&["verify", "--data-dir"], &dir);
     assert!(sound.status.success(), "{}", String::from_utf8_lossy(&sound.stdout));

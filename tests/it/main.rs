@@ -19,6 +19,7 @@ mod cluster;
 mod contract;
 mod copy;
 mod crash;
+mod group;
 mod lifecycle;
 mod psql;
 mod readers;

@@ -97,7 +97,7 @@ async fn duckdb_and_pyarrow_read_what_sql_returns() {
     assert_eq!(expected.len(), 100);
 
     let mut files = Vec::new();
-    segments(&cluster.data_dir(Member::Coordinator), &mut files);
+    segments(&cluster.data_dir(Member::Coordinator(0)), &mut files);
     assert!(files.len() > 1, "{files:?}");
     for reader in ["duckdb", "pyarrow"] {
         let found = read_with(reader, &files);

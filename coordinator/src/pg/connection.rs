@@ -2,6 +2,7 @@
 //! error means for what follows. Simple queries are here; `extended`, `copy` and `rows` add their parts.
 //!
 //! Invariants
+//! - An answer that has not gone out when its implicit transaction fails to commit never does.
 //! - Answers of statements whose rows were gathered are held back until the rows are written; nothing flushes till then.
 //! - Output is flushed at ReadyForQuery, Flush, before waiting for COPY data, and when much has gathered; never per message.
 //! - After an error in an extended message nothing is answered until Sync.
@@ -36,6 +37,8 @@ pub(super) struct Connection {
     pub(super) portals: Portals,
     /// Where the answers begin that wait until the rows of their statements are written.
     pub(super) held: Option<usize>,
+    /// Where, after how many flushes, the first statement of an implicit transaction was answered that is not committed.
+    pub(super) promised: Option<(u64, usize)>,
 }
 
 /// What follows an answered message.
@@ -64,6 +67,7 @@ impl Connection {
             unnamed: None,
             portals: Portals::default(),
             held: None,
+            promised: None,
         }
     }
 
@@ -73,6 +77,7 @@ impl Connection {
             Ok(never) => match never {},
             Err(end) => end,
         };
+        self.take_promises_back();
         // Streams first: they may hold what `close` wants to release.
         self.portals.clear();
         self.conversation.close().await;
@@ -250,8 +255,22 @@ impl Connection {
     /// The end of a query string or Sync: ends the implicit transaction. Portals do not outlive a transaction.
     async fn end_group(&mut self) -> Result<(), Failure> {
         self.portals.end_of_transaction(self.conversation.transaction_status());
-        self.conversation.sync().await?;
-        Ok(())
+        let committed = self.conversation.sync().await;
+        match &committed {
+            Ok(()) => self.promised = None,
+            Err(_) => self.take_promises_back(),
+        }
+        Ok(committed?)
+    }
+
+    /// Statements of an implicit transaction are answered before it is committed. As far as their answers are still
+    /// here, a client never sees those of one that was not: some take the first for the whole.
+    fn take_promises_back(&mut self) {
+        if let Some((flushes, mark)) = self.promised.take()
+            && self.outlet.holds(flushes, mark)
+        {
+            self.outlet.take_back(mark);
+        }
     }
 
     pub(super) fn attention(&self) -> Attention {

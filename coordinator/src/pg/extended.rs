@@ -271,6 +271,10 @@ impl Connection {
 
     fn complete(&mut self, tag: String) -> Result<()> {
         self.feed_notices()?;
+        if self.conversation.transaction_status() == TransactionStatus::Idle {
+            let mark = (self.outlet.flushes_count(), self.outlet.mark());
+            self.promised.get_or_insert(mark);
+        }
         self.outlet.feed(&CommandComplete::new(tag))
     }
 

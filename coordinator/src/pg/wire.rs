@@ -134,13 +134,20 @@ pub(super) struct Outlet {
     output: Vec<u8>,
     /// Bytes of `output` that the socket has taken.
     written_bytes: usize,
+    flushes_count: u64,
     /// Where pgwire encodes one message.
     message: BytesMut,
 }
 
 impl Outlet {
     pub(super) fn new(socket: impl AsyncWrite + Send + Unpin + 'static) -> Outlet {
-        Outlet { socket: Box::new(socket), output: Vec::new(), written_bytes: 0, message: BytesMut::new() }
+        Outlet {
+            socket: Box::new(socket),
+            output: Vec::new(),
+            written_bytes: 0,
+            flushes_count: 0,
+            message: BytesMut::new(),
+        }
     }
 
     /// Appends a message.
@@ -171,6 +178,16 @@ impl Outlet {
         self.output.len()
     }
 
+    /// How often the output was flushed: a mark is good while this stays the same.
+    pub(super) fn flushes_count(&self) -> u64 {
+        self.flushes_count
+    }
+
+    /// Whether nothing behind a mark has gone out.
+    pub(super) fn holds(&self, flushes_count: u64, mark: usize) -> bool {
+        self.flushes_count == flushes_count && self.written_bytes <= mark
+    }
+
     /// Takes back what was fed behind a mark.
     pub(super) fn take_back(&mut self, mark: usize) {
         assert!(self.written_bytes <= mark, "what is held back is not written");
@@ -190,6 +207,7 @@ impl Outlet {
         }
         self.output.clear();
         self.written_bytes = 0;
+        self.flushes_count += 1;
         self.socket.flush().await.map_err(|_| End::Gone)
     }
 

@@ -174,13 +174,16 @@ impl Coordinator {
         {
             return refuse(format!("coordinator {member} belongs to cluster {theirs}, this one to {ours}"));
         }
-        let known = self.driver.look(|machine| machine.members.get(&member).copied());
+        let recorded = self.driver.look(|machine| machine.members.get(&member).copied());
+        let mut met = self.met.lock();
+        // What was not recorded yet may have voted all the same.
+        let known = recorded.or_else(|| met.get(&member).copied());
         if known.is_some_and(|known| known != peer.incarnation) {
             return refuse(format!(
                 "coordinator {member} has another data directory than the one that joined: what it voted for is lost"
             ));
         }
-        self.met.lock().insert(member, peer.incarnation);
+        met.insert(member, peer.incarnation);
         Ok(())
     }
 

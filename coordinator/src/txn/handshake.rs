@@ -72,6 +72,8 @@ impl Cluster {
         // Whoever led before reaches nothing here from now on: what the node tells below stays true.
         within(limit, node.obey(self.id, self.epoch)).await?;
         let status = within(self.nodes.timeouts().hello, node.hello()).await?;
+        // Again: what a newer coordinator has done meanwhile must not raise our sequence to its own.
+        self.check_identity(def, &status)?;
         // A directory restored from a backup might be behind its nodes: never give a sequence twice.
         self.sequence.raise_to(status.commit_seq_max);
         for txn in status.in_doubt.iter().filter(|txn| self.is_over(&before, txn)) {

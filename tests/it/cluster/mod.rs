@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
+use tokio_postgres::config::TargetSessionAttrs;
 
 /// How a cluster is spread over processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,18 +29,23 @@ pub enum Shape {
     Embedded,
     /// Three processes, the nodes added over SQL.
     Processes,
+    /// As `Processes`, but with three coordinators that keep one log.
+    Group,
 }
 
 /// Which process a fault meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Member {
-    /// With `Shape::Embedded` the whole cluster.
-    Coordinator,
+    /// With `Shape::Embedded` the whole cluster; 0 is the only one, unless there is a group.
+    Coordinator(usize),
     /// 0 is `dn1`.
     Node(usize),
 }
 
 const NODES_COUNT: usize = 2;
+const COORDINATORS_COUNT: usize = 3;
+/// Of one coordinator among several, which may have stopped.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Recovery ends within seconds; a debug build on a busy machine is given a minute.
 const ASK_INTERVAL: Duration = Duration::from_millis(50);
@@ -49,9 +55,11 @@ pub struct Cluster {
     shape: Shape,
     /// What the coordinator was started with besides.
     options: Vec<String>,
-    coordinator: Option<Process>,
+    coordinators: Vec<Option<Process>>,
     nodes: Vec<Option<Process>>,
-    sql_addr: SocketAddr,
+    sql_addrs: Vec<SocketAddr>,
+    /// Where the coordinators of a group reach each other.
+    peers: Vec<SocketAddr>,
     node_addrs: Vec<SocketAddr>,
     // Last, so that files go after the processes.
     dir: TempDir,
@@ -92,38 +100,51 @@ impl Cluster {
         let dir = tempfile::Builder::new().prefix("seriatim-it-").tempdir().unwrap();
         let nodes = match shape {
             Shape::Embedded => Vec::new(),
-            Shape::Processes => {
+            Shape::Processes | Shape::Group => {
                 (0..NODES_COUNT).map(|i| Some(started(start_node(dir.path(), i, None)))).collect::<Vec<_>>()
             }
         };
         let node_addrs = nodes.iter().flatten().map(Process::address).collect();
         let options = options.iter().map(|option| (*option).to_owned()).collect::<Vec<_>>();
-        let coordinator = started(start_coordinator(dir.path(), shape, &options, None));
-        let sql_addr = coordinator.address();
-        Cluster { shape, options, coordinator: Some(coordinator), nodes, sql_addr, node_addrs, dir }
+        let peers = if shape == Shape::Group { free_addrs(COORDINATORS_COUNT) } else { Vec::new() };
+        let start = |index| started(start_coordinator(dir.path(), shape, index, &peers, &options, None));
+        let coordinators = (0..peers.len().max(1)).map(start).collect::<Vec<_>>();
+        let sql_addrs = coordinators.iter().map(Process::address).collect();
+        let coordinators = coordinators.into_iter().map(Some).collect();
+        Cluster { shape, options, coordinators, nodes, sql_addrs, peers, node_addrs, dir }
     }
 
     pub fn sql_addr(&self) -> SocketAddr {
-        self.sql_addr
+        self.sql_addrs[0]
     }
 
     pub fn data_dir(&self, member: Member) -> PathBuf {
         match member {
-            Member::Coordinator => coordinator_dir(self.dir.path()),
+            Member::Coordinator(index) => coordinator_dir(self.dir.path(), index),
             Member::Node(index) => node_dir(self.dir.path(), index),
         }
     }
 
     /// As the superuser, in the database `postgres`, with the session's zone set to UTC.
     pub async fn connect(&self) -> Session {
-        let session = connect(&self.config("postgres")).await.expect("a running cluster accepts connections");
+        let session = match self.shape {
+            Shape::Embedded | Shape::Processes => connect(&self.config("postgres")).await,
+            Shape::Group => Ok(self.led().await),
+        };
+        let session = session.expect("a running cluster accepts connections");
         session.run("SET TIME ZONE 'UTC'").await;
         session
     }
 
     pub fn config(&self, database: &str) -> tokio_postgres::Config {
         let mut config = tokio_postgres::Config::new();
-        config.host(self.sql_addr.ip().to_string()).port(self.sql_addr.port()).user("postgres").dbname(database);
+        config.user("postgres").dbname(database);
+        for addr in &self.sql_addrs {
+            config.host(addr.ip().to_string()).port(addr.port());
+        }
+        if self.shape == Shape::Group {
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite).connect_timeout(CONNECT_TIMEOUT);
+        }
         config
     }
 
@@ -146,13 +167,60 @@ impl Cluster {
     /// What the process said when it ended instead of getting ready.
     pub fn try_restart(&mut self, member: Member) -> Result<(), String> {
         let process = match member {
-            Member::Coordinator => start_coordinator(self.dir.path(), self.shape, &self.options, Some(self.sql_addr)),
+            Member::Coordinator(index) => {
+                let addr = Some(self.sql_addrs[index]);
+                start_coordinator(self.dir.path(), self.shape, index, &self.peers, &self.options, addr)
+            }
             Member::Node(index) => start_node(self.dir.path(), index, Some(self.node_addrs[index])),
         }?;
         let slot = self.slot(member);
         assert!(slot.is_none(), "only a member that was stopped is started again");
         *slot = Some(process);
         Ok(())
+    }
+
+    /// A session with whoever leads the group, as soon as somebody does; panics when that takes longer than it may.
+    pub async fn led(&self) -> Session {
+        let mut ticks = tokio::time::interval(ASK_INTERVAL);
+        let mut last = String::new();
+        for _ in 0..ASKS_MAX {
+            ticks.tick().await;
+            // One after the other: who has stopped takes the connection and never speaks, and a client that tries them by
+            // itself waits there.
+            for coordinator in 0..self.sql_addrs.len() {
+                match tokio::time::timeout(CONNECT_TIMEOUT, connect(&self.config_of(coordinator))).await {
+                    Ok(Ok(session)) => return session,
+                    Ok(Err(e)) => last = format!("{e:?}"),
+                    Err(_) => last = format!("coordinator {} is silent", coordinator + 1),
+                }
+            }
+        }
+        panic!("nobody leads: {last}");
+    }
+
+    /// The running coordinator that lets clients in.
+    pub async fn leader(&self) -> usize {
+        let port = self.led().await.value("SHOW port").await.parse::<u16>().unwrap();
+        self.sql_addrs.iter().position(|addr| addr.port() == port).expect("one of ours")
+    }
+
+    /// A connection string for one coordinator alone.
+    pub fn config_of(&self, coordinator: usize) -> tokio_postgres::Config {
+        let mut config = tokio_postgres::Config::new();
+        let addr = self.sql_addrs[coordinator];
+        config.host(addr.ip().to_string()).port(addr.port()).user("postgres").dbname("postgres");
+        config
+    }
+
+    /// Stops the process in the middle of whatever it does, or lets it go on.
+    pub fn pause(&mut self, member: Member, paused: bool) {
+        let signal = if paused { "-STOP" } else { "-CONT" };
+        self.slot(member).as_ref().expect("only a running member is paused").signal(signal);
+    }
+
+    /// What the process said on stderr.
+    pub fn log(&mut self, member: Member) -> String {
+        self.slot(member).as_ref().expect("a running member").log_tail()
     }
 
     /// A session on a cluster that has just been started again and may still be settling what it left in doubt. Asks
@@ -181,12 +249,17 @@ impl Cluster {
     }
 
     pub fn members(&self) -> Vec<Member> {
-        std::iter::once(Member::Coordinator).chain((0..self.nodes.len()).map(Member::Node)).collect()
+        let coordinators = (0..self.coordinators.len()).map(Member::Coordinator);
+        coordinators.chain((0..self.nodes.len()).map(Member::Node)).collect()
+    }
+
+    pub fn is_group(&self) -> bool {
+        self.shape == Shape::Group
     }
 
     fn slot(&mut self, member: Member) -> &mut Option<Process> {
         match member {
-            Member::Coordinator => &mut self.coordinator,
+            Member::Coordinator(index) => &mut self.coordinators[index],
             Member::Node(index) => &mut self.nodes[index],
         }
     }
@@ -210,17 +283,23 @@ fn started(process: Result<Process, String>) -> Process {
 fn start_coordinator(
     dir: &Path,
     shape: Shape,
+    index: usize,
+    peers: &[SocketAddr],
     options: &[String],
     addr: Option<SocketAddr>,
 ) -> Result<Process, String> {
     let mut command = binary();
     command.arg(match shape {
         Shape::Embedded => "embedded",
-        Shape::Processes => "coordinator",
+        Shape::Processes | Shape::Group => "coordinator",
     });
-    command.arg("--data-dir").arg(coordinator_dir(dir)).arg("--trust").args(options);
+    command.arg("--data-dir").arg(coordinator_dir(dir, index)).arg("--trust").args(options);
+    if !peers.is_empty() {
+        let all = peers.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(",");
+        command.args(["--peers", &all, "--member", &(index + 1).to_string()]);
+    }
     command.args(["--sql-addr", &addr_or_any(addr)]);
-    Process::try_start(command, "sql listening on ", &dir.join("coordinator.log"))
+    Process::try_start(command, "sql listening on ", &coordinator_dir(dir, index).with_extension("log"))
 }
 
 fn start_node(dir: &Path, index: usize, addr: Option<SocketAddr>) -> Result<Process, String> {
@@ -234,8 +313,14 @@ fn addr_or_any(addr: Option<SocketAddr>) -> String {
     addr.map_or_else(|| "127.0.0.1:0".to_owned(), |addr| addr.to_string())
 }
 
-fn coordinator_dir(dir: &Path) -> PathBuf {
-    dir.join("coordinator")
+fn coordinator_dir(dir: &Path, index: usize) -> PathBuf {
+    dir.join(format!("coordinator{}", index + 1))
+}
+
+/// Free at the moment: others are told of them before anybody listens there.
+fn free_addrs(count: usize) -> Vec<SocketAddr> {
+    let listeners = (0..count).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect::<Vec<_>>();
+    listeners.iter().map(|listener| listener.local_addr().unwrap()).collect()
 }
 
 fn node_dir(dir: &Path, index: usize) -> PathBuf {

@@ -72,10 +72,15 @@ impl Process {
         self.child.wait().unwrap();
     }
 
+    /// As `kill` spells it: `-STOP`, `-CONT`.
+    pub fn signal(&self, signal: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success(), "no process {id}");
+    }
+
     /// SIGTERM; panics unless the process then ends with code 0.
     pub fn terminate(mut self) {
-        let id = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success(), "no process {id}");
+        self.signal("-TERM");
         let status = self.wait();
         assert!(status.success(), "after SIGTERM: {status}\n{}", self.log_tail());
     }

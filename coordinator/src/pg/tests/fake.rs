@@ -107,6 +107,7 @@ impl Frontdoor for Front {
             notices: Vec::new(),
             changes: REPORTED_PARAMETERS.iter().map(|name| ((*name).to_owned(), value(name))).collect(),
             timeout: None,
+            doomed: false,
         }))
     }
 }
@@ -119,6 +120,8 @@ struct Session {
     notices: Vec<Notice>,
     changes: Vec<(String, String)>,
     timeout: Option<Duration>,
+    /// The next `sync` fails.
+    doomed: bool,
 }
 
 fn columns() -> Arc<[OutputColumn]> {
@@ -209,6 +212,14 @@ impl Conversation for Session {
                 self.log.add("commit ended");
                 self.done("COMMIT")
             }
+            "insert doomed" => {
+                self.doomed = true;
+                self.done("INSERT 0 1")
+            }
+            "insert noted" => {
+                self.log.add("inserted");
+                self.done("INSERT 0 1")
+            }
             "insert" => self.done("INSERT 0 1"),
             "sleep" => {
                 let _traced = Traced(self.log.clone(), "sleep dropped");
@@ -259,7 +270,10 @@ impl Conversation for Session {
 
     async fn sync(&mut self) -> Result<()> {
         self.log.add("sync");
-        Ok(())
+        match std::mem::take(&mut self.doomed) {
+            true => Err(Error::new(SqlState::SERIALIZATION_FAILURE, "could not serialize access")),
+            false => Ok(()),
+        }
     }
 
     async fn fail(&mut self) {

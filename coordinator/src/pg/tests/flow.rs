@@ -461,3 +461,19 @@ async fn shutdown_tells_idle_and_busy_clients_and_ends() {
     }
     within(server.task).await.unwrap();
 }
+
+/// Some clients take CommandComplete for the commit; whoever reads on learns the same.
+#[tokio::test]
+async fn nothing_is_answered_that_was_not_committed() {
+    let server = start().await;
+    let mut raw = Raw::trusty(server.addr).await;
+    let both = [parse("", "insert"), bind("", ""), execute("", 0), parse("", "insert doomed"), bind("", "")];
+    let messages = exchange(&mut raw, &[both.concat(), execute("", 0), sync()]).await;
+    assert_eq!(kinds(&messages), "12EZ", "neither of the two inserts happened");
+    assert_eq!(messages[2].field(b'C'), "40001");
+    // Nor when the server goes away before the client has asked for the commit.
+    raw.send(&[parse("", "insert noted"), bind("", ""), execute("", 0)].concat()).await;
+    server.front.log.wait_for("inserted").await;
+    server.shutdown.cancel();
+    assert_eq!(kinds(&raw.until_closed().await), "12E");
+}
