@@ -147,6 +147,8 @@ impl OpenSegment {
         let parsed = reader.try_parse(&tail).and_then(|()| reader.finish());
         let metadata = parsed.map_err(|error| parquet_error(path, error))?;
         file.set_block_crcs(&metadata)?;
+        let pages = pages::check_index(&metadata);
+        pages.map_err(|reason| StorageError::damaged(path, record.tail_offset, reason))?;
         let metadata = ArrowReaderMetadata::try_new(Arc::new(metadata), ArrowReaderOptions::new());
         let metadata = metadata.map_err(|error| parquet_error(path, error))?;
         let columns = metadata.schema().fields().iter().map(|field| StoredColumn::of(field));
@@ -188,14 +190,14 @@ impl OpenSegment {
     /// The directory of series, if there is one and a predicate is about their keys.
     fn series(&self, predicates: &[ColumnPredicate]) -> Result<Option<Arc<Series>>> {
         let sort = &self.record.sort;
-        if !predicates.iter().any(|predicate| sort.contains(&predicate.column)) {
+        let keys = &sort[..sort.len().saturating_sub(1)];
+        if !predicates.iter().any(|predicate| keys.contains(&predicate.column)) {
             return Ok(None);
         }
         if let Some(series) = self.series.get() {
             return Ok(Some(Arc::clone(series)));
         }
         let Some(place) = series::place(self.parquet()) else { return Ok(None) };
-        let keys = &sort[..sort.len() - 1];
         let series = Series::read(self.file.read(place)?, keys, self.record.rows);
         let series = Arc::new(series.map_err(|error| parquet_error(self.path(), error))?);
         Ok(Some(Arc::clone(self.series.get_or_init(|| series))))

@@ -15,6 +15,8 @@ use arrow::datatypes::{ArrowNativeType, DataType, TimeUnit};
 use bytes::Bytes;
 use parquet::basic::Encoding;
 use parquet::column::page::{Page, PageReader};
+use parquet::file::metadata::ParquetMetaData;
+use parquet::file::page_index::column_index::ColumnIndexMetaData;
 use parquet::file::serialized_reader::SerializedPageReader;
 use std::ops::Range;
 use std::sync::Arc;
@@ -230,6 +232,26 @@ impl ColumnPages {
     fn damaged(&self, reason: impl Into<String>) -> StorageError {
         StorageError::damaged(self.segment.path(), 0, reason.into())
     }
+}
+
+/// Whether the page index has the shape that readers rely on: in each row group the pages of a column follow each other
+/// from the first row on, and bounds are told of as many as there are.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn check_index(metadata: &ParquetMetaData) -> Decoded<()> {
+    let (Some(columns), Some(offsets)) = (metadata.column_index(), metadata.offset_index()) else { return Ok(()) };
+    for (number, group) in metadata.row_groups().iter().enumerate() {
+        for (leaf, (bounds, offsets)) in columns[number].iter().zip(&offsets[number]).enumerate() {
+            let starts = offsets.page_locations().iter().map(|page| page.first_row_index).collect::<Vec<_>>();
+            let follow = starts.first() == Some(&0) && starts.is_sorted() && starts.last() < Some(&group.num_rows());
+            let told = matches!(bounds, ColumnIndexMetaData::NONE) || bounds.num_pages() == starts.len() as u64;
+            if !follow || !told {
+                return Err(format!("the page index is wrong about column {leaf} of row group {number}"));
+            }
+        }
+    }
+    Ok(())
 }
 
 struct PackedPage<'a> {

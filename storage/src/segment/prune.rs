@@ -1,5 +1,5 @@
-//! Which rows of a segment a scan can skip, from statistics, bloom filters and the directory of series. Skips only what certainly
-//! fails a predicate.
+//! Which rows of a segment a scan can skip, from statistics, bloom filters and the directory of series. Skips only what
+//! certainly fails a predicate.
 
 use super::blocks::BlockReader;
 use super::columns::{Stored, comparable, restored_type, unscale};
@@ -215,6 +215,7 @@ impl Raw<'_> {
     }
 }
 
+/// Whether a value within the bounds may satisfy the predicate.
 fn may_match(kind: &PredicateKind, bounds: &Bounds) -> bool {
     let (low, high) = match bounds {
         Bounds::Unknown => return true,
@@ -229,8 +230,7 @@ fn may_match(kind: &PredicateKind, bounds: &Bounds) -> bool {
     }
 }
 
-/// `None` for values of different kinds: nothing is known then.
-/// Whether every value within the bounds does.
+/// Whether every value within the bounds satisfies the predicate.
 fn must_match(kind: &PredicateKind, bounds: &Bounds) -> bool {
     let Bounds::Within(low, high) = bounds else { return false };
     let reaches = |value: &Scalar, bound: &Scalar, far: Ordering| {
@@ -248,6 +248,7 @@ fn must_match(kind: &PredicateKind, bounds: &Bounds) -> bool {
     }
 }
 
+/// `None` for values of different kinds, and for NaN: nothing is known then.
 fn compare(a: &Scalar, b: &Scalar) -> Option<Ordering> {
     match (a, b) {
         (Scalar::Int(a), Scalar::Int(b)) => Some(a.cmp(b)),

@@ -434,6 +434,44 @@ mod tests {
         assert!(page_says(true, -500, 508, nulls).unwrap_err().contains("are NULL, not all"));
     }
 
+    /// The pages of a column are told otherwise; the bounds of its second page are left out, or not.
+    fn pages_say(left_out: bool, first_rows: [i64; 3]) -> Result<(), String> {
+        let vfs = SimVfs::new(1);
+        let sealed = sealed(&vfs);
+        let record = with_metadata(&vfs, &sealed, |metadata| {
+            let mut builder = metadata.into_builder();
+            let (mut index, mut offsets) = (builder.take_column_index().unwrap(), builder.take_offset_index().unwrap());
+            let ColumnIndexMetaData::INT64(old) = &index[0][1] else { panic!("a column of integers") };
+            let mut pages = ColumnIndexBuilder::new(parquet::basic::Type::INT64);
+            for page in (0..3).filter(|page| !left_out || *page != 1) {
+                let bounds = [old.min_value(page), old.max_value(page)].map(|bound| bound.unwrap().to_le_bytes());
+                pages.append(false, bounds[0].to_vec(), bounds[1].to_vec(), old.null_count(page).unwrap());
+            }
+            index[0][1] = pages.build().unwrap();
+            let pages = offsets[0][1].page_locations.iter_mut();
+            pages.zip(first_rows).for_each(|(page, row)| page.first_row_index = row);
+            builder.set_column_index(Some(index)).set_offset_index(Some(offsets)).build()
+        });
+        OpenSegment::open(&vfs, &sealed.1, &record).map(drop).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_page_index_that_readers_would_get_lost_in_is_damage() {
+        let page = super::super::PAGE_ROWS as i64;
+        pages_say(false, [0, page, 2 * page]).unwrap();
+        let shapes = [
+            (true, [0, page, 2 * page]),
+            (false, [0, 2 * page, page]),
+            (false, [1, page, 2 * page]),
+            (false, [0, page, -1]),
+        ];
+        for (left_out, first_rows) in shapes {
+            let error = pages_say(left_out, first_rows).unwrap_err();
+            assert!(error.contains("the page index is wrong about column 1 of row group 0"), "{error}");
+        }
+        assert!(pages_say(false, [0, page, ROWS]).is_err());
+    }
+
     #[test]
     fn an_order_that_is_not_the_listed_one_is_told() {
         let vfs = SimVfs::new(1);

@@ -112,10 +112,38 @@ fn predicate(dice: &mut Dice, rows: &RecordBatch) -> Option<ColumnPredicate> {
     Some(ColumnPredicate { column: ColumnId(id), kind })
 }
 
+/// The first and last values of every type, and stretches without any, of whole pages too. Columns as in `rows`.
+fn extreme_rows(dice: &mut Dice, count: usize) -> RecordBatch {
+    let texts = ["", "a", "host", &"long ".repeat(30), &"\u{10ffff}".repeat(40)].map(|text| text.to_owned());
+    let integers = [i64::MIN, i64::MAX, 0, -1, 1];
+    let floats = [-0.0, f64::INFINITY, f64::NEG_INFINITY, f64::MIN_POSITIVE, f64::MAX];
+    let decimals = [0.0, 9_007_199_254_740_992.0, -9_007_199_254_740_992.0, 1.0, -1.0];
+    let mut column = |id: u32| -> ArrayRef {
+        let (a, b) = (dice.below(count as u64 + 1) as usize, dice.below(count as u64 + 1) as usize);
+        let gap = if dice.one_in(4) { 0..count } else { a.min(b)..a.max(b) };
+        let cells = (0..count).map(|row| (!gap.contains(&row)).then(|| dice.below(5) as usize)).collect::<Vec<_>>();
+        let cells = cells.into_iter();
+        match id {
+            1 | 10 => Arc::new(cells.map(|v| v.map(|v| texts[v].as_str())).collect::<StringArray>()),
+            2 => Arc::new(cells.map(|v| v.map(|v| integers[v])).collect::<TimestampMicrosecondArray>()),
+            3 => Arc::new(cells.map(|v| v.map(|v| decimals[v])).collect::<Float64Array>()),
+            4 => Arc::new(cells.map(|v| v.map(|v| floats[v])).collect::<Float64Array>()),
+            5 => Arc::new(cells.map(|v| v.map(|v| floats[v] as f32)).collect::<Float32Array>()),
+            6 => Arc::new(cells.map(|v| v.map(|v| [i16::MIN, i16::MAX, 0, -1, 1][v])).collect::<Int16Array>()),
+            7 => Arc::new(cells.map(|v| v.map(|v| [i32::MIN, i32::MAX, 0, -1, 1][v])).collect::<Int32Array>()),
+            8 => Arc::new(cells.map(|v| v.map(|v| integers[v])).collect::<Int64Array>()),
+            9 => Arc::new(cells.map(|v| v.map(|v| [i32::MIN, i32::MAX, 0, -1, 1][v])).collect::<Date32Array>()),
+            _ => Arc::new(cells.map(|v| v.map(|v| v > 2)).collect::<BooleanArray>()),
+        }
+    };
+    let arrays = (1..=COLUMNS).map(&mut column).collect::<Vec<_>>();
+    let fields = arrays.iter().zip(1..).map(|(array, id)| field(id, array.data_type())).collect::<Vec<_>>();
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).unwrap()
+}
+
 /// Whether the scan showed the rows it has to, none it must not, and each as it was written.
-fn check(dice: &mut Dice, seed: u64) -> (bool, bool) {
-    let count = [1, 40, 900, 9000, 70_000][dice.below(5) as usize];
-    let whole = rows(dice, count);
+fn check(dice: &mut Dice, seed: u64, whole: RecordBatch) -> (bool, bool) {
+    let count = whole.num_rows();
     let split = dice.below(count as u64 + 1) as usize;
     let vfs = SimVfs::new(seed);
     vfs.create_dir(Path::new("d")).unwrap();
@@ -179,11 +207,68 @@ fn a_scan_shows_what_it_must_and_nothing_hidden() {
     let first = std::env::var("SERIATIM_SEED").ok().and_then(|seed| seed.parse().ok());
     let (mut directories, mut narrowed) = (0, 0);
     for seed in first.map_or(0..60, |seed: u64| seed..seed + 1) {
-        let (directory, narrow) = check(&mut Dice(seed), seed);
+        let mut dice = Dice(seed);
+        let count = [1, 40, 900, 9000, 70_000][dice.below(5) as usize];
+        let whole = rows(&mut dice, count);
+        let (directory, narrow) = check(&mut dice, seed, whole);
         directories += usize::from(directory);
         narrowed += usize::from(narrow);
     }
     assert!(first.is_some() || (directories > 5 && narrowed > 20), "{directories} directories, {narrowed} narrowed");
+}
+
+#[test]
+fn extremes_pages_without_values_and_a_row_group_of_one_row_come_back() {
+    for seed in 0..24 {
+        let mut dice = Dice(seed);
+        let count = [1, 2, 9000, 30_000][dice.below(4) as usize];
+        let count = if seed == 0 { ROW_GROUP_ROWS + 1 } else { count };
+        let whole = extreme_rows(&mut dice, count);
+        check(&mut dice, seed, whole);
+    }
+}
+
+/// A segment of the rows, sorted by the first two columns.
+fn segment_of(vfs: &SimVfs, batches: Vec<RecordBatch>) -> Result<Arc<OpenSegment>> {
+    let dir = Path::new("d");
+    vfs.create_dir(dir).unwrap();
+    let sort = vec![ColumnId(1), ColumnId(2)];
+    let layout = ChunkLayout { table: TableId(1), sort, time: Some(ColumnId(2)), keys: Vec::new() };
+    let ids = (1..=batches[0].num_columns() as u32).map(ColumnId).collect();
+    let batches = batches.into_iter().map(|batch| (same_seq(CommitSeq(5), batch.num_rows()), batch)).collect();
+    let (record, _) = write(vfs, dir, CHUNK, 1, &layout, SegmentRows { batches, ids, time: None })?;
+    Ok(Arc::new(OpenSegment::open(vfs, &dir.join(record.file_name(CHUNK)), &record)?))
+}
+
+#[test]
+fn rows_from_before_and_after_a_column_lost_its_not_null_share_a_segment() {
+    let whole = rows(&mut Dice(3), 900);
+    let filled = |array: &ArrayRef| {
+        let valid = (0..900).find(|row| array.is_valid(*row)).unwrap() as u32;
+        arrow::compute::take(array, &UInt32Array::from(vec![valid; 10]), None).unwrap()
+    };
+    let strict =
+        whole.schema().fields().iter().map(|field| field.as_ref().clone().with_nullable(false)).collect::<Vec<_>>();
+    let arrays = whole.columns().iter().map(filled).collect();
+    let strict = RecordBatch::try_new(Arc::new(Schema::new(strict)), arrays).unwrap();
+    assert!(whole.columns().iter().any(|column| column.null_count() > 0));
+    let segment = segment_of(&SimVfs::new(1), vec![strict, whole]).unwrap();
+    assert_eq!(segment.parquet().file_metadata().num_rows(), 910);
+    check_statistics(&segment).unwrap();
+}
+
+#[test]
+fn the_directory_is_read_for_who_asks_for_a_series() {
+    let segment = segment_of(&SimVfs::new(1), vec![rows(&mut Dice(3), 9000)]).unwrap();
+    assert!(series::place(segment.parquet()).is_some());
+    let input = blocks::BlockReader::new(Arc::clone(&segment));
+    let select = |column, value| {
+        let kind = PredicateKind::OneOf(vec![value]);
+        prune::select(&segment, &input, &[ColumnPredicate { column: ColumnId(column), kind }]).unwrap();
+        segment.series.get().is_some()
+    };
+    assert!(!select(2, Scalar::Int(30)), "times tell no series");
+    assert!(select(1, Scalar::Text("host_0".to_owned())));
 }
 
 #[test]

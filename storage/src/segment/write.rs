@@ -151,6 +151,8 @@ fn stored_batch(rows: SegmentRows, sort: &[usize]) -> Result<(RecordBatch, Optio
     let (mut fields, mut arrays) = (Vec::new(), Vec::new());
     for (column, id) in rows.ids.iter().enumerate() {
         let (mut field, array) = store(schema.field(column), &ordered(whole(column)?, &order)?);
+        // A column that some of the rows were written to when it could not be NULL may have lost that constraint since.
+        field.set_nullable(rows.batches.iter().any(|(_, batch)| batch.schema_ref().field(column).is_nullable()));
         if !names.insert(field.name().clone()) {
             field.set_name(format!("{}#{id}", field.name()));
         }

@@ -43,6 +43,8 @@ pub struct ChunkScan {
     batch_rows: usize,
     segments: VecDeque<(Arc<OpenSegment>, PartView)>,
     current: Option<SegmentScan>,
+    /// Last rows of series that are still to be returned.
+    last: Option<RecordBatch>,
     delta: VecDeque<(Arc<DeltaRows>, PartView)>,
     /// Rows of the batch in work that were returned already.
     delta_offset: usize,
@@ -86,6 +88,7 @@ impl Store {
             batch_rows: request.batch_rows,
             segments: segments.collect(),
             current: None,
+            last: None,
             delta,
             delta_offset: 0,
             small,
@@ -179,6 +182,11 @@ impl ChunkScan {
 
     fn next_segment_batch(&mut self) -> Option<Result<RecordBatch>> {
         loop {
+            if let Some(rows) = self.last.take() {
+                let count = rows.num_rows().min(self.batch_rows);
+                self.last = (count < rows.num_rows()).then(|| rows.slice(count, rows.num_rows() - count));
+                return Some(Ok(rows.slice(0, count)));
+            }
             if let Some(batch) = self.current.as_mut().and_then(|scan| scan.next()) {
                 return Some(batch);
             }
@@ -187,7 +195,10 @@ impl ChunkScan {
             if let Some(latest) = &self.latest {
                 match last_rows(&segment, &view, &projection, latest, self.snapshot) {
                     Ok(None) => {}
-                    Ok(Some(rows)) => return Some(Ok(rows)),
+                    Ok(Some(rows)) => {
+                        self.last = Some(rows);
+                        continue;
+                    }
                     Err(error) => return Some(Err(error)),
                 }
             }
@@ -265,6 +276,7 @@ impl Iterator for ChunkScan {
                 Err(_) => {
                     self.segments.clear();
                     self.current = None;
+                    self.last = None;
                     self.delta.clear();
                     self.small = None;
                 }

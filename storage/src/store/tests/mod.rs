@@ -3,6 +3,7 @@
 mod asynchronous;
 mod faults;
 mod keys;
+mod last_rows;
 mod merging;
 mod model;
 mod pressure;
