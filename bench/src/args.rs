@@ -18,6 +18,48 @@ pub enum Command {
     Tsbs(TsbsArgs),
     /// The same with more and more rows: how cost grows.
     Scale(ScaleArgs),
+    /// Commits per second and their latency, with one coordinator and with three.
+    Commits(CommitsArgs),
+}
+
+#[derive(Parser)]
+pub struct CommitsArgs {
+    /// Coordinators of each cluster that is measured.
+    #[arg(long, value_delimiter = ',', default_value = "1,3")]
+    pub coordinators: Vec<u32>,
+    /// Connections that commit at the same time.
+    #[arg(long, value_delimiter = ',', default_value = "1,8,64")]
+    pub clients: Vec<u32>,
+    /// Seconds for each kind of transaction and number of clients.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    pub seconds: u64,
+    /// How often the leader of several coordinators is killed.
+    #[arg(long, default_value_t = 5)]
+    pub failovers: u32,
+    /// Also this server, a PostgreSQL without nodes, e.g. `host=127.0.0.1 port=5432 user=postgres`. Its tables `a` and `b`
+    /// are dropped.
+    #[arg(long)]
+    pub against: Option<String>,
+    /// What it is called in the table.
+    #[arg(long, default_value = "postgres", requires = "against")]
+    pub against_name: String,
+    /// Where the numbers are written, for machines.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// The seriatim to start; else the one beside this program.
+    #[arg(long)]
+    pub seriatim: Option<PathBuf>,
+    /// Directory for the clusters; it should be on the disk to be measured.
+    #[arg(long, default_value_os_t = std::env::temp_dir())]
+    pub scratch: PathBuf,
+}
+
+impl CommitsArgs {
+    /// # Errors
+    /// When it was not built.
+    pub fn binary(&self) -> Result<PathBuf> {
+        binary(self.seriatim.as_ref())
+    }
 }
 
 #[derive(Parser)]
@@ -99,9 +141,13 @@ impl ServerArgs {
     /// # Errors
     /// When it was not built.
     pub fn binary(&self) -> Result<PathBuf> {
-        let beside = || Ok::<_, anyhow::Error>(std::env::current_exe()?.with_file_name("seriatim"));
-        let path = self.seriatim.clone().map_or_else(beside, Ok)?;
-        ensure!(path.is_file(), "{} is missing: cargo build --release", path.display());
-        path.canonicalize().with_context(|| path.display().to_string())
+        binary(self.seriatim.as_ref())
     }
+}
+
+fn binary(chosen: Option<&PathBuf>) -> Result<PathBuf> {
+    let beside = || Ok::<_, anyhow::Error>(std::env::current_exe()?.with_file_name("seriatim"));
+    let path = chosen.cloned().map_or_else(beside, Ok)?;
+    ensure!(path.is_file(), "{} is missing: cargo build --release", path.display());
+    path.canonicalize().with_context(|| path.display().to_string())
 }

@@ -6,13 +6,16 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-use tokio_postgres::NoTls;
+use tokio_postgres::tls::NoTlsStream;
+use tokio_postgres::{Client, Connection, NoTls, Socket};
 
 /// What a run is made with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// A coordinator and so many nodes, a process each.
     Processes(u32),
+    /// The same with several coordinators.
+    Group { nodes: u32, coordinators: u32 },
     /// All in one process.
     Embedded,
 }
@@ -23,7 +26,9 @@ pub struct Cluster {
     mode: Mode,
     processes: Vec<(String, Child)>,
     node_addrs: Vec<SocketAddr>,
-    sql_addr: SocketAddr,
+    sql_addrs: Vec<SocketAddr>,
+    /// Where the coordinators of a group reach each other.
+    peers: String,
 }
 
 impl Cluster {
@@ -38,10 +43,11 @@ impl Cluster {
             mode,
             processes: Vec::new(),
             node_addrs: Vec::new(),
-            sql_addr: ([127, 0, 0, 1], 0).into(),
+            sql_addrs: Vec::new(),
+            peers: String::new(),
         };
         let node_addrs = cluster.spawn_all(&[])?;
-        let (client, connection) = tokio_postgres::connect(&cluster.url(), NoTls).await?;
+        let (client, connection) = cluster.connect().await?;
         let connection = tokio::spawn(connection);
         for (number, addr) in (1..).zip(node_addrs) {
             let add = format!("SELECT add_data_node('dn{number}', host => '{}', port => {})", addr.ip(), addr.port());
@@ -88,10 +94,14 @@ impl Cluster {
 
     /// Returns the addresses of the nodes, when they are processes. They keep those of an earlier start.
     fn spawn_all(&mut self, former: &[SocketAddr]) -> Result<Vec<SocketAddr>> {
-        let Mode::Processes(nodes) = self.mode else {
-            let dir = self.scratch.join("embedded");
-            self.sql_addr = self.spawn("embedded", &dir, &["--trust", "--sql-addr", "127.0.0.1:0"])?;
-            return Ok(Vec::new());
+        let (nodes, coordinators) = match self.mode {
+            Mode::Processes(nodes) => (nodes, 1),
+            Mode::Group { nodes, coordinators } => (nodes, coordinators),
+            Mode::Embedded => {
+                let dir = self.scratch.join("embedded");
+                self.sql_addrs = vec![self.spawn("embedded", &dir, &["--trust", "--sql-addr", "127.0.0.1:0"])?];
+                return Ok(Vec::new());
+            }
         };
         let mut addrs = Vec::new();
         for number in 0..nodes as usize {
@@ -100,9 +110,62 @@ impl Cluster {
             addrs.push(self.spawn("node", &dir, &["--node-addr", &addr])?);
         }
         self.node_addrs = addrs.clone();
-        let dir = self.scratch.join("coordinator");
-        self.sql_addr = self.spawn("coordinator", &dir, &["--trust", "--sql-addr", "127.0.0.1:0"])?;
+        self.peers = match coordinators {
+            1 => String::new(),
+            _ => free_addrs(coordinators)?.join(","),
+        };
+        self.sql_addrs = vec![([127, 0, 0, 1], 0).into(); coordinators as usize];
+        (0..coordinators as usize).try_for_each(|index| self.start_again(index))?;
         Ok(addrs)
+    }
+
+    /// A coordinator, on its directory and its address.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub fn start_again(&mut self, coordinator: usize) -> Result<()> {
+        let number = (coordinator + 1).to_string();
+        let dir = self.scratch.join(if self.peers.is_empty() {
+            "coordinator".to_owned()
+        } else {
+            coordinator_name(coordinator)
+        });
+        let (addr, peers) = (self.sql_addrs[coordinator].to_string(), self.peers.clone());
+        let mut arguments = vec!["--trust", "--sql-addr", &addr];
+        if !peers.is_empty() {
+            arguments.extend(["--peers", &peers, "--member", &number]);
+        }
+        self.sql_addrs[coordinator] = self.spawn("coordinator", &dir, &arguments)?;
+        Ok(())
+    }
+
+    /// Kills the coordinator that lets clients in, and tells which it was.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn kill_leader(&mut self) -> Result<usize> {
+        let (client, connection) = self.connect().await?;
+        tokio::spawn(connection);
+        let port: String = client.query_one("SELECT current_setting('port')", &[]).await?.get(0);
+        let leader = self.sql_addrs.iter().position(|addr| addr.port().to_string() == port).context("not ours")?;
+        let name = coordinator_name(leader);
+        let place = self.processes.iter().position(|(process, _)| *process == name).context("not running")?;
+        let (_, mut process) = self.processes.remove(place);
+        process.kill()?;
+        process.wait()?;
+        Ok(leader)
+    }
+
+    /// As soon as somebody leads.
+    async fn connect(&self) -> Result<(Client, Connection<Socket, NoTlsStream>)> {
+        let started = Instant::now();
+        loop {
+            match tokio_postgres::connect(&self.url(), NoTls).await {
+                Ok(connected) => return Ok(connected),
+                Err(error) if started.elapsed().as_secs() > 30 => return Err(error.into()),
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
     }
 
     fn kill(&mut self) {
@@ -115,7 +178,9 @@ impl Cluster {
     }
 
     pub fn url(&self) -> String {
-        format!("host={} port={} user=postgres dbname=postgres", self.sql_addr.ip(), self.sql_addr.port())
+        let list = |part: &dyn Fn(&SocketAddr) -> String| self.sql_addrs.iter().map(part).collect::<Vec<_>>().join(",");
+        let (hosts, ports) = (list(&|addr| addr.ip().to_string()), list(&|addr| addr.port().to_string()));
+        format!("host={hosts} port={ports} user=postgres dbname=postgres")
     }
 
     /// Returns the address the process prints when it is ready.
@@ -142,6 +207,16 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+fn coordinator_name(coordinator: usize) -> String {
+    format!("coordinator{}", coordinator + 1)
+}
+
+/// Free at the moment: coordinators are told of each other before any of them listens.
+fn free_addrs(count: u32) -> Result<Vec<String>> {
+    let listeners = (0..count).map(|_| std::net::TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>()?;
+    listeners.iter().map(|listener| Ok(listener.local_addr()?.to_string())).collect()
 }
 
 /// Of the files in all folders of this name.

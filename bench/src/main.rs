@@ -1,6 +1,6 @@
 //! Measures Seriatim from outside: `cargo run --release -p bench -- tsbs` generates the TSBS devops data, loads it and
 //! times the 15 queries; `--peers` does the same with DuckDB and ClickHouse on the same files, in the same run. `scale` shows
-//! how cost grows with the rows.
+//! how cost grows with the rows, `commits` what a commit costs.
 //!
 //! It is not a test and depends on none of our crates: it speaks the Postgres wire and nothing else.
 //!
@@ -9,6 +9,7 @@
 
 mod args;
 mod cluster;
+mod commits;
 mod data;
 mod load;
 mod peers;
@@ -17,7 +18,7 @@ mod report;
 mod timing;
 
 use anyhow::{Context, Result};
-use args::{Args, Command, ScaleArgs, ServerArgs, TsbsArgs};
+use args::{Args, Command, CommitsArgs, ScaleArgs, ServerArgs, TsbsArgs};
 use clap::Parser;
 use cluster::Cluster;
 use data::Data;
@@ -30,6 +31,7 @@ fn main() -> Result<()> {
     match Args::parse().command {
         Command::Tsbs(args) => runtime.block_on(tsbs(args)),
         Command::Scale(args) => runtime.block_on(scale(args)),
+        Command::Commits(args) => runtime.block_on(commits(args)),
     }
 }
 
@@ -49,7 +51,7 @@ async fn tsbs(args: TsbsArgs) -> Result<()> {
     }
     let report = report(&args.run, &data, engines);
     print!("\n{}", report.markdown());
-    write_json(&args.run, &report)
+    write_json(args.run.json.as_deref(), &report)
 }
 
 /// One cluster and one set of data after the other.
@@ -62,7 +64,13 @@ async fn scale(args: ScaleArgs) -> Result<()> {
         reports.push(report(&args.run, &data, vec![ours]));
     }
     print!("\n{}", report::growth(&reports));
-    write_json(&args.run, &reports)
+    write_json(args.run.json.as_deref(), &reports)
+}
+
+async fn commits(args: CommitsArgs) -> Result<()> {
+    let commits = commits::run(&args).await?;
+    print!("\n{}", commits.markdown());
+    write_json(args.json.as_deref(), &commits)
 }
 
 fn generate(scratch: &Path, run: &ServerArgs, hours: u32) -> Result<Data> {
@@ -116,7 +124,7 @@ fn report(run: &ServerArgs, data: &Data, engines: Vec<EngineResult>) -> Report {
     Report { machine: Machine::here(), hosts: data.hosts, hours: data.hours, seed: run.seed, rows: data.rows, engines }
 }
 
-fn write_json(run: &ServerArgs, report: &impl serde::Serialize) -> Result<()> {
-    let Some(path) = &run.json else { return Ok(()) };
+fn write_json(path: Option<&Path>, report: &impl serde::Serialize) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
     std::fs::write(path, serde_json::to_string_pretty(report)?).with_context(|| path.display().to_string())
 }

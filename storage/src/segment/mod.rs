@@ -59,6 +59,8 @@ pub(crate) const ROW_GROUP_ROWS: usize = 256 << 10;
 /// Rows that go through memory at once when a whole segment is read.
 pub(crate) const READ_ROWS: usize = 64 << 10;
 pub(crate) const PAGE_ROWS: usize = 8 << 10;
+/// What a byte of metadata or directory becomes in memory, roughly.
+const DECODED_FACTOR: u64 = 4;
 pub(crate) const SEQ_COLUMN: &str = "__seq";
 
 /// Names `__seq` in a projection. No table has the id.
@@ -135,7 +137,7 @@ impl Segment {
         let open = Arc::new(OpenSegment::open(vfs, &self.path, &self.record)?);
         *opened = Some(Arc::clone(&open));
         drop(opened);
-        files.opened(self);
+        files.opened(self, open.weight());
         Ok(open)
     }
 }
@@ -214,30 +216,50 @@ impl OpenSegment {
         self.metadata.metadata()
     }
 
+    /// About the bytes that metadata, page index and directory take in memory once they are read.
+    fn weight(&self) -> u64 {
+        let directory = series::place(self.parquet()).map_or(0, |place| place.end - place.start);
+        DECODED_FACTOR * (self.record.bytes - self.record.tail_offset + directory)
+    }
+
     /// Reads every block.
     pub(crate) fn verify_blocks(&self) -> Result<()> {
         self.file.verify_blocks()
     }
 }
 
-/// Bounds the file handles that segments keep open between scans; the first opened is the first closed.
+/// Bounds the file handles that segments keep open between scans, and the memory of what was read of them; the first
+/// opened is the first closed.
 pub(crate) struct OpenFiles {
     max: usize,
-    queue: Mutex<VecDeque<Weak<Segment>>>,
+    bytes_max: u64,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    segments: VecDeque<(Weak<Segment>, u64)>,
+    bytes: u64,
 }
 
 impl OpenFiles {
-    pub(crate) fn new(max: usize) -> OpenFiles {
-        OpenFiles { max, queue: Mutex::new(VecDeque::new()) }
+    pub(crate) fn new(max: usize, bytes_max: u64) -> OpenFiles {
+        OpenFiles { max, bytes_max, queue: Mutex::default() }
     }
 
-    fn opened(&self, segment: &Arc<Segment>) {
-        let oldest = {
+    fn opened(&self, segment: &Arc<Segment>, weight: u64) {
+        let mut closing = Vec::new();
+        {
             let mut queue = self.queue.lock();
-            queue.push_back(Arc::downgrade(segment));
-            if queue.len() > self.max { queue.pop_front() } else { None }
-        };
-        if let Some(oldest) = oldest.and_then(|weak| weak.upgrade()) {
+            queue.segments.push_back((Arc::downgrade(segment), weight));
+            queue.bytes += weight;
+            while queue.segments.len() > self.max || (queue.bytes > self.bytes_max && queue.segments.len() > 1) {
+                let (oldest, weight) = queue.segments.pop_front().expect("more than there may be");
+                queue.bytes -= weight;
+                closing.extend(oldest.upgrade());
+            }
+        }
+        for oldest in closing {
             *oldest.opened.lock() = None;
         }
     }

@@ -258,6 +258,27 @@ fn rows_from_before_and_after_a_column_lost_its_not_null_share_a_segment() {
 }
 
 #[test]
+fn what_is_read_of_open_segments_is_bounded_in_number_and_in_bytes() {
+    let (vfs, dir) = (SimVfs::new(1), Path::new("d"));
+    let segment = || {
+        let record = segment_of(&vfs, vec![rows(&mut Dice(3), 900)]).unwrap().record.clone();
+        vfs.rename(&dir.join(record.file_name(CHUNK)), &dir.join(record.file_name(ChunkId(99)))).unwrap();
+        Segment::new(record, dir, ChunkId(99))
+    };
+    let segments = [segment(), segment(), segment()];
+    let open = || segments.iter().map(|segment| segment.opened.lock().is_some()).collect::<Vec<_>>();
+    let roomy = OpenFiles::new(2, u64::MAX);
+    segments.iter().for_each(|segment| drop(segment.open(&vfs, &roomy).unwrap()));
+    assert_eq!(open(), [false, true, true]);
+    let narrow = OpenFiles::new(100, 1);
+    drop(segments[0].open(&vfs, &narrow).unwrap());
+    assert_eq!(open(), [true; 3], "one may be as large as it is");
+    let other = Segment::new(segments[0].record.clone(), dir, ChunkId(99));
+    drop(other.open(&vfs, &narrow).unwrap());
+    assert_eq!(open(), [false, true, true]);
+}
+
+#[test]
 fn the_directory_is_read_for_who_asks_for_a_series() {
     let segment = segment_of(&SimVfs::new(1), vec![rows(&mut Dice(3), 9000)]).unwrap();
     assert!(series::place(segment.parquet()).is_some());

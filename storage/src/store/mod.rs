@@ -76,6 +76,8 @@ pub struct StoreOptions {
     pub log_segment_bytes_max: u64,
     /// Segment files kept open between scans.
     pub open_files_max: usize,
+    /// Memory, about, for what was read of them: metadata, page index, directory of series.
+    pub open_bytes_max: u64,
     /// Seal and merge in threads of the store's own; else only `seal`, `seal_due` and `merge_due` do it.
     pub background: bool,
 }
@@ -94,6 +96,7 @@ impl Default for StoreOptions {
             snapshot_age_max: Duration::from_secs(600),
             log_segment_bytes_max: 64 << 20,
             open_files_max: 1000,
+            open_bytes_max: 256 << 20,
             background: true,
         }
     }

@@ -56,7 +56,7 @@ pub(super) fn open(
     let (wake, woken) = crossbeam::channel::bounded(1);
     let (stopping, stopped) = crossbeam::channel::bounded(1);
     let core = Arc::new(Core {
-        files: OpenFiles::new(options.open_files_max),
+        files: OpenFiles::new(options.open_files_max, options.open_bytes_max),
         vfs,
         clock,
         dir: dir.to_owned(),
