@@ -5,8 +5,8 @@ use crate::queries::Queries;
 use async_trait::async_trait;
 use engine::plan::{EngineOptions, Executor};
 use proto::{
-    ChunkId, ChunkStats, ChunkWrite, Clock, ClusterId, CommitMode, CommitSeq, DataNode, Error, FragmentRequest,
-    FragmentStream, NodeIdentity, NodeStatus, Result, Rng, SqlState, TxnId, TxnOutcome,
+    ChunkId, ChunkLayout, ChunkStats, ChunkWrite, Clock, ClusterId, CommitMode, CommitSeq, DataNode, Error,
+    FragmentRequest, FragmentStream, NodeIdentity, NodeStatus, Result, Rng, SqlState, TxnId, TxnOutcome,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -129,8 +129,8 @@ impl DataNode for Node {
         self.stored(move |store| store.chunk_stats(&chunks)).await
     }
 
-    async fn seal_chunks(&self, chunks: Vec<ChunkId>) -> Result<()> {
-        self.stored(move |store| chunks.into_iter().try_for_each(|chunk| store.seal(chunk).map(drop))).await
+    async fn seal_chunks(&self, chunks: Vec<ChunkId>, layout: ChunkLayout) -> Result<()> {
+        self.stored(move |store| chunks.into_iter().try_for_each(|chunk| store.seal_sorted(chunk, &layout))).await
     }
 
     async fn drop_chunks(&self, chunks: Vec<ChunkId>) -> Result<()> {

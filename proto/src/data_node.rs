@@ -188,9 +188,9 @@ pub trait DataNode: Send + Sync + 'static {
     /// Chunks the node does not have are left out.
     async fn chunk_stats(&self, chunks: Vec<ChunkId>) -> Result<Vec<ChunkStats>>;
 
-    /// Brings all committed rows of the chunks into sorted segments now, and merges small ones. Chunks the node does not
-    /// have are left out.
-    async fn seal_chunks(&self, chunks: Vec<ChunkId>) -> Result<()>;
+    /// Brings all committed rows of the chunks, which belong to one table, into segments of the layout's order now, and
+    /// rewrites those of another order. Chunks the node does not have are left out.
+    async fn seal_chunks(&self, chunks: Vec<ChunkId>, layout: ChunkLayout) -> Result<()>;
 
     /// Removes chunks and their files. Idempotent; durable on return.
     async fn drop_chunks(&self, chunks: Vec<ChunkId>) -> Result<()>;

@@ -13,7 +13,7 @@ use proto::{
 };
 use std::path::Path;
 use std::sync::Arc;
-use storage::{SimVfs, Store, StoreOptions};
+use storage::{SimVfs, Store, StoreOptions, Vfs};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
@@ -141,6 +141,7 @@ contract! {
     a_transaction_of_another_cluster_is_refused,
     damaged_rows_are_refused,
     dropped_chunks_are_gone,
+    chunks_are_sealed_in_the_order_that_is_asked_for,
     removed_rows_are_gone_with_the_commit,
     a_row_is_removed_once,
     a_removal_waits_for_another_of_the_same_row,
@@ -283,6 +284,22 @@ async fn dropped_chunks_are_gone(over_grpc: bool) {
         subject.node.drop_chunks(vec![ChunkId(1), ChunkId(77)]).await.unwrap();
     }
     assert_eq!((subject.rows(1).await, subject.rows(2).await), (None, Some(10)));
+}
+
+async fn chunks_are_sealed_in_the_order_that_is_asked_for(over_grpc: bool) {
+    let subject = Subject::attached(over_grpc).await;
+    subject.node.stage(txn(1), false, vec![write(1, 10)]).await.unwrap();
+    subject.node.commit(txn(1), CommitSeq(1), CommitMode::OnePhase).await.unwrap();
+    for (sort, order) in [(vec![ColumnId(1)], "time"), (vec![ColumnId(2), ColumnId(1)], "v, time")] {
+        let layout = ChunkLayout { sort, ..write(1, 0).layout };
+        subject.node.seal_chunks(vec![ChunkId(1), ChunkId(77)], layout).await.unwrap();
+        let dir = Path::new("/node/segments");
+        let files = subject.vfs.list(dir).unwrap();
+        assert_eq!(files.len(), 1, "{files:?}");
+        let shown = storage::dump_segment(&subject.vfs, &dir.join(&files[0])).unwrap();
+        assert!(shown.contains(&format!("sorted by: {order}\n")), "{shown}");
+        assert_eq!(subject.rows(1).await, Some(10));
+    }
 }
 
 /// Ten rows in a segment: the first one of a store, so that their addresses are known here.

@@ -2,6 +2,7 @@
 
 use crate::cluster::{Cluster, Member, Process, Shape, binary, connect, error_of};
 use std::path::Path;
+use std::time::Duration;
 use tokio_postgres::Config;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -30,6 +31,30 @@ async fn everything_survives_a_clean_restart() {
         assert_eq!(session.value("SELECT datname FROM pg_database WHERE datname = 'other'").await, "other");
         session.run("INSERT INTO t VALUES ('2024-06-01', 1, 1)").await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_became_of_a_policy_is_known_after_a_clean_restart() {
+    let mut cluster = Cluster::start(Shape::Embedded).await;
+    let session = cluster.connect().await;
+    session.run("CREATE TABLE t (time timestamptz NOT NULL, v integer)").await;
+    session.run("SELECT create_hypertable('t', 'time')").await;
+    session.run("SELECT add_retention_policy('t', drop_after => interval '1 year')").await;
+    const STATS: &str = "SELECT last_run_started_at, last_successful_finish, last_run_duration, next_start, total_runs, \
+         total_successes, total_failures FROM timescaledb_information.job_stats WHERE last_run_status = 'Success'";
+    let ran = async {
+        loop {
+            let stats = session.rows(STATS).await;
+            if !stats.is_empty() {
+                return stats;
+            }
+        }
+    };
+    let before = tokio::time::timeout(Duration::from_secs(60), ran).await.expect("the policy runs at once");
+    assert_eq!(before[0][4..], ["1", "1", "0"].map(|count| Some(count.to_owned())));
+    cluster.terminate(Member::Coordinator(0));
+    cluster.restart(Member::Coordinator(0));
+    assert_eq!(cluster.settled().await.rows(STATS).await, before, "and it does not run before its time");
 }
 
 /// SIGTERM ends what is under way instead of waiting for it.
@@ -183,6 +208,38 @@ async fn verify_finds_a_flipped_bit_and_dump_segment_shows_the_file() {
     let found = String::from_utf8(damaged.stdout).unwrap();
     assert!(!damaged.status.success());
     assert!(found.contains(segment.file_name().unwrap().to_str().unwrap()), "{found}");
+}
+
+/// A change of `compress_segmentby` reaches what is sealed already with the next `compress_chunk`.
+#[tokio::test(flavor = "multi_thread")]
+async fn compress_chunk_sorts_again_after_the_settings_changed() {
+    let mut cluster = Cluster::start(Shape::Embedded).await;
+    let session = cluster.connect().await;
+    session.run("CREATE TABLE t (time timestamptz NOT NULL, device integer, place text, v integer)").await;
+    session.run("SELECT create_distributed_hypertable('t', 'time', 'device')").await;
+    session.run("ALTER TABLE t SET (timescaledb.compress, timescaledb.compress_segmentby = 'device')").await;
+    session.run("INSERT INTO t SELECT timestamptz '2024-01-01 00:00+00' + n * interval '1 minute', n % 50, 'p' || n % 7, n FROM generate_series(0, 999) AS n").await;
+    session.run("SELECT compress_chunk(c) FROM show_chunks('t') c").await;
+    session.run("DELETE FROM t WHERE v % 10 = 3").await;
+    let expected = session.rows("SELECT * FROM t ORDER BY v").await;
+    assert_eq!(expected.len(), 900);
+    session.run("ALTER TABLE t SET (timescaledb.compress_segmentby = 'place')").await;
+    session.run("SELECT compress_chunk(c) FROM show_chunks('t') c").await;
+    assert_eq!(session.rows("SELECT * FROM t ORDER BY v").await, expected);
+    cluster.terminate(Member::Coordinator(0));
+
+    let dir = cluster.data_dir(Member::Coordinator(0));
+    let sound = inspect(&["verify", "--data-dir"], &dir);
+    assert!(sound.status.success(), "{}", String::from_utf8_lossy(&sound.stdout));
+    let files = ["dn1", "dn2"].map(|node| std::fs::read_dir(dir.join(node).join("segments")).unwrap());
+    let files = files.into_iter().flatten().map(|entry| entry.unwrap().path());
+    let files = files.filter(|path| path.extension().is_some_and(|extension| extension == "parquet"));
+    let files = files.collect::<Vec<_>>();
+    assert!(files.len() > 1, "{files:?}");
+    for file in files {
+        let shown = String::from_utf8(inspect(&["dump-segment"], &file).stdout).unwrap();
+        assert!(shown.contains("sorted by: place, time"), "{shown}");
+    }
 }
 
 fn inspect(arguments: &[&str], path: &Path) -> std::process::Output {

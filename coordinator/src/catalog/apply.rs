@@ -1,4 +1,4 @@
-//! `CatalogState::apply`: databases, roles and nodes here, relations and chunks in `apply_tables`.
+//! `CatalogState::apply`: databases, roles and nodes here, relations and chunks in `apply_tables`, jobs in `apply_jobs`.
 //!
 //! Every branch checks first and changes last, so that a refused change leaves no trace.
 
@@ -72,6 +72,13 @@ impl CatalogState {
             }
             C::ForgetGarbage { node, chunks } => {
                 self.forget_garbage(node, chunks);
+                Ok(())
+            }
+            C::AddJob(job) => self.add_job(job),
+            C::AlterJob(job) => self.alter_job(job),
+            C::DropJob(id) => self.drop_job(*id),
+            C::RecordRuns { job, runs } => {
+                self.record_runs(*job, runs);
                 Ok(())
             }
             _ => self.apply_to_relations(change),

@@ -2,7 +2,6 @@
 
 use super::change::{CatalogChange, ColumnAlteration, CommentTarget};
 use super::errors;
-use super::jobs::Job;
 use super::objects::ViewDef;
 use super::state::{CatalogState, Relation};
 use engine::{ChunkDef, ColumnDef, Compression, Hypertable, KeyDef, KeyKind, TableDef};
@@ -66,14 +65,6 @@ impl CatalogState {
                 Ok(())
             }
             C::SetCompression { table, compression } => self.set_compression(*table, compression),
-            C::AddJob(job) => self.add_job(job),
-            C::AlterJob(job) => {
-                let jobs = Arc::make_mut(&mut self.jobs);
-                let known = jobs.get_mut(&job.id).ok_or_else(|| errors::no_job(job.id))?;
-                *known = Arc::new(job.clone());
-                Ok(())
-            }
-            C::DropJob(id) => Arc::make_mut(&mut self.jobs).remove(id).map(drop).ok_or_else(|| errors::no_job(*id)),
             C::CreateView(view) => self.create_view(view),
             C::ReplaceView(view) => self.replace_view(view),
             C::DropView(id) => {
@@ -113,7 +104,7 @@ impl CatalogState {
         }
     }
 
-    fn existing_table(&self, id: TableId) -> Result<&Arc<TableDef>> {
+    pub(super) fn existing_table(&self, id: TableId) -> Result<&Arc<TableDef>> {
         self.tables.get(&id).ok_or_else(|| errors::no_relation(id))
     }
 
@@ -229,9 +220,7 @@ impl CatalogState {
     pub(super) fn forget_table(&mut self, id: TableId) {
         self.discard_chunks(id);
         Arc::make_mut(&mut self.grants).remove(&id);
-        if self.jobs.values().any(|job| job.table == id) {
-            Arc::make_mut(&mut self.jobs).retain(|_, job| job.table != id);
-        }
+        self.forget_jobs(id);
         if let Some(table) = Arc::make_mut(&mut self.tables).remove(&id) {
             self.remove_relation(&table.database, &table.schema, &table.name);
         }
@@ -411,18 +400,6 @@ impl CatalogState {
         let chunks = Arc::make_mut(chunks);
         chunks.remove(id);
         chunks.insert(Arc::new(marked));
-        Ok(())
-    }
-
-    fn add_job(&mut self, job: &Job) -> Result<()> {
-        self.existing_table(job.table)?;
-        assert!(!self.jobs.contains_key(&job.id), "job number {} was given twice", job.id);
-        let of_table = self.jobs.values().filter(|other| other.table == job.table);
-        if of_table.into_iter().any(|other| other.action.same_kind(&job.action)) {
-            return Err(errors::changed_meanwhile("the set of policies"));
-        }
-        Arc::make_mut(&mut self.jobs).insert(job.id, Arc::new(job.clone()));
-        self.next_job = self.next_job().max(job.id + 1);
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Everything that can happen to a catalog. Stored as JSON in the two-phase log: a variant may be added, never changed.
 
-use super::jobs::Job;
+use super::jobs::{Job, JobRuns};
 use super::objects::{Database, Extension, Grantee, NodeDef, Privilege, Role, Schema, ViewDef};
 use engine::{ChunkDef, ColumnDef, Compression, Hypertable, KeyDef, PgType, TableDef};
 use proto::{ChunkId, ColumnId, NodeName, TableId, TimeSlicing};
@@ -127,6 +127,11 @@ pub enum CatalogChange {
     /// All of it anew, under its id.
     AlterJob(Job),
     DropJob(u32),
+    /// Does nothing when the job is gone, or more of its runs are known.
+    RecordRuns {
+        job: u32,
+        runs: JobRuns,
+    },
 
     CreateView(ViewDef),
     /// `CREATE OR REPLACE VIEW` of one that exists, under its id.

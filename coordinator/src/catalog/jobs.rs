@@ -1,4 +1,5 @@
-//! Jobs: what is done to hypertables again and again, and when. What became of their runs is `jobs`' business.
+//! Jobs: what is done to hypertables again and again, and when; and what became of their runs, as `jobs` records it now and
+//! then.
 
 use engine::types::{TimeZone, format_interval};
 use proto::TableId;
@@ -63,6 +64,29 @@ impl Job {
             Action::Retention(_) => "policy_retention",
             Action::Compression(_) => "policy_compression",
         }
+    }
+}
+
+/// What became of a job's runs that ended.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct JobRuns {
+    pub last_start_us: Option<i64>,
+    pub last_success_us: Option<i64>,
+    /// Whether the last run was one.
+    pub last_succeeded: Option<bool>,
+    pub last_duration_us: Option<i64>,
+    pub successes_count: u64,
+    pub failures_count: u64,
+    pub failures_in_a_row: u32,
+    /// After the last run.
+    pub next_start_us: Option<i64>,
+    /// The job's own next start that it follows; when the job has another one by now, that counts.
+    pub follows_us: Option<i64>,
+}
+
+impl JobRuns {
+    pub fn count(&self) -> u64 {
+        self.successes_count + self.failures_count
     }
 }
 

@@ -12,6 +12,7 @@
 //! - Dropped chunks stay in `garbage` until their nodes have removed the files.
 
 mod apply;
+mod apply_jobs;
 mod apply_tables;
 mod change;
 mod chunks;
@@ -25,7 +26,7 @@ pub(crate) mod tests;
 
 pub use change::{CatalogChange, ColumnAlteration, CommentTarget, NodeAlteration, RoleAlteration, SettingScope};
 pub use chunks::{ChunkIndex, Slice};
-pub use jobs::{Action, Age, FIRST_USER_JOB, Job, Span};
+pub use jobs::{Action, Age, FIRST_USER_JOB, Job, JobRuns, Span};
 pub use objects::{ColumnNames, Database, Extension, Grantee, Grants, NodeDef, Privilege, Role, Schema, ViewDef};
 pub use publish::Catalog;
 pub use state::{CatalogState, FIRST_USER_OID, Relation};

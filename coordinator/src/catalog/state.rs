@@ -2,7 +2,7 @@
 
 use super::chunks::ChunkIndex;
 use super::errors;
-use super::jobs::{FIRST_USER_JOB, Job};
+use super::jobs::{FIRST_USER_JOB, Job, JobRuns};
 use super::objects::{ColumnNames, Database, Grantee, Grants, NodeDef, Privilege, Role, Settings, ViewDef};
 use engine::TableDef;
 use proto::{ChunkId, ClusterId, CommitSeq, NodeName, Result, TableId};
@@ -35,6 +35,9 @@ pub struct CatalogState {
     pub(super) jobs: Arc<BTreeMap<u32, Arc<Job>>>,
     #[serde(default)]
     pub(super) next_job: u32,
+    /// Of the jobs that ran.
+    #[serde(default)]
+    pub(super) job_runs: Arc<BTreeMap<u32, JobRuns>>,
 }
 
 /// What a relation's name stands for.
@@ -92,6 +95,7 @@ impl CatalogState {
             garbage: Arc::default(),
             jobs: Arc::default(),
             next_job: FIRST_USER_JOB,
+            job_runs: Arc::default(),
         }
     }
 
@@ -251,6 +255,11 @@ impl CatalogState {
 
     pub fn job(&self, id: u32) -> Option<&Arc<Job>> {
         self.jobs.get(&id)
+    }
+
+    /// By the job's number, as last recorded.
+    pub fn job_runs(&self) -> &BTreeMap<u32, JobRuns> {
+        &self.job_runs
     }
 
     /// Per node: chunks to remove, each with the commit that dropped it.

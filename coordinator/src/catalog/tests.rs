@@ -128,6 +128,7 @@ fn some_changes() -> Vec<CatalogChange> {
         C::SetCompression { table: TableId(20_000), compression: Some(by_temp()) },
         C::MarkChunk { table: TableId(20_000), chunk: ChunkId(2), compressed: true },
         C::AddJob(retention(1003)),
+        C::RecordRuns { job: 1003, runs: runs(2) },
         C::DropChunk { table: TableId(20_000), chunk: ChunkId(1) },
     ]
 }
@@ -151,6 +152,21 @@ fn retention(id: u32) -> Job {
         initial_start_us: None,
         time_zone: None,
         next_start_us: Some(7),
+    }
+}
+
+/// Of which one failed.
+fn runs(count: u64) -> JobRuns {
+    JobRuns {
+        last_start_us: Some(80),
+        last_success_us: Some(90),
+        last_succeeded: Some(true),
+        last_duration_us: Some(10),
+        successes_count: count - 1,
+        failures_count: 1,
+        failures_in_a_row: 0,
+        next_start_us: Some(190),
+        follows_us: Some(7),
     }
 }
 
@@ -336,4 +352,20 @@ fn segments_are_ordered_by_compression_and_jobs_go_with_their_table() {
     let changes = [CatalogChange::DropView(TableId(20_010)), CatalogChange::DropTable(TableId(20_000))];
     state.apply_commit(CommitSeq(2), &changes).unwrap();
     assert_eq!((state.jobs().count(), state.next_job()), (0, 1004));
+    assert!(state.job_runs().is_empty());
+}
+
+#[test]
+fn a_record_of_runs_never_takes_one_back_and_none_is_kept_of_a_job_that_is_gone() {
+    let mut state = empty();
+    state.apply_commit(CommitSeq(1), &some_changes()).unwrap();
+    let record = |job, runs| CatalogChange::RecordRuns { job, runs };
+    let failed = JobRuns { last_succeeded: Some(false), ..runs(4) };
+    for (recorded, expected) in [(runs(3), runs(3)), (runs(2), runs(3)), (failed.clone(), failed)] {
+        state.apply(&record(1003, recorded)).unwrap();
+        assert_eq!(state.job_runs().get(&1003), Some(&expected));
+    }
+    state.apply(&CatalogChange::DropJob(1003)).unwrap();
+    state.apply(&record(1003, runs(5))).unwrap();
+    assert!(state.job_runs().is_empty());
 }

@@ -1,6 +1,6 @@
 //! What became of a job's runs, and when the next one is due. No clock: whoever asks says what time it is.
 
-use crate::catalog::{Job, Span};
+use crate::catalog::{CatalogState, Job, JobRuns, Span};
 use engine::types::TimeZone;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -11,65 +11,64 @@ const BACKOFF_DOUBLINGS_MAX: u32 = 20;
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct History {
-    pub running: bool,
-    pub last_start_us: Option<i64>,
-    pub last_success_us: Option<i64>,
-    /// Whether the last run that ended was one.
-    pub last_succeeded: Option<bool>,
-    pub last_duration_us: Option<i64>,
-    pub successes_count: u64,
-    pub failures_count: u64,
-    failures_in_a_row: u32,
-    /// After the last run.
-    next_start_us: Option<i64>,
-    /// The job's own next start that it follows; when the job has another one by now, that counts.
-    follows_us: Option<i64>,
+    /// `None`: it does not run.
+    running_since_us: Option<i64>,
+    pub ended: JobRuns,
 }
 
 impl History {
+    pub fn running(&self) -> bool {
+        self.running_since_us.is_some()
+    }
+
+    pub fn last_start_us(&self) -> Option<i64> {
+        self.running_since_us.or(self.ended.last_start_us)
+    }
+
     pub fn runs_count(&self) -> u64 {
-        self.successes_count + self.failures_count + u64::from(self.running)
+        self.ended.count() + u64::from(self.running())
     }
 
     /// `None`: at once.
     pub fn next_start_us(&self, job: &Job) -> Option<i64> {
-        if self.follows_us == job.next_start_us { self.next_start_us } else { job.next_start_us }
+        if self.ended.follows_us == job.next_start_us { self.ended.next_start_us } else { job.next_start_us }
     }
 
     fn start(&mut self, now_us: i64) {
-        self.running = true;
-        self.last_start_us = Some(now_us);
+        self.running_since_us = Some(now_us);
     }
 
     /// Whether it has failed too often to be tried again.
     fn finish(&mut self, job: &Job, now_us: i64, succeeded: bool) -> bool {
-        self.running = false;
-        self.follows_us = job.next_start_us;
-        self.last_succeeded = Some(succeeded);
-        self.last_duration_us = self.last_start_us.map(|start| now_us.saturating_sub(start).max(0));
+        let started_us = self.running_since_us.take();
+        let ended = &mut self.ended;
+        ended.follows_us = job.next_start_us;
+        ended.last_start_us = started_us;
+        ended.last_succeeded = Some(succeeded);
+        ended.last_duration_us = started_us.map(|start| now_us.saturating_sub(start).max(0));
         if succeeded {
-            self.successes_count += 1;
-            self.failures_in_a_row = 0;
-            self.last_success_us = Some(now_us);
-            self.next_start_us = Some(regular_start(job, now_us));
+            ended.successes_count += 1;
+            ended.failures_in_a_row = 0;
+            ended.last_success_us = Some(now_us);
+            ended.next_start_us = Some(regular_start(job, now_us));
         } else {
-            self.failures_count += 1;
-            self.failures_in_a_row += 1;
-            self.next_start_us = Some(now_us.saturating_add(self.backoff_us(job)));
+            ended.failures_count += 1;
+            ended.failures_in_a_row += 1;
+            ended.next_start_us = Some(now_us.saturating_add(backoff_us(job, ended.failures_in_a_row)));
         }
-        let given_up = u32::try_from(job.max_retries).is_ok_and(|retries| self.failures_in_a_row > retries);
+        let given_up = u32::try_from(job.max_retries).is_ok_and(|retries| ended.failures_in_a_row > retries);
         if given_up {
-            self.failures_in_a_row = 0;
+            ended.failures_in_a_row = 0;
         }
         given_up
     }
+}
 
-    /// The retry period, doubled with each failure after the first.
-    fn backoff_us(&self, job: &Job) -> i64 {
-        let doublings = self.failures_in_a_row.saturating_sub(1).min(BACKOFF_DOUBLINGS_MAX);
-        let wait = job.retry_period.length_us().saturating_mul(1 << doublings);
-        wait.min(job.schedule_interval.length_us().saturating_mul(BACKOFF_INTERVALS_MAX))
-    }
+/// The retry period, doubled with each failure after the first.
+fn backoff_us(job: &Job, failures_in_a_row: u32) -> i64 {
+    let doublings = failures_in_a_row.saturating_sub(1).min(BACKOFF_DOUBLINGS_MAX);
+    let wait = job.retry_period.length_us().saturating_mul(1 << doublings);
+    wait.min(job.schedule_interval.length_us().saturating_mul(BACKOFF_INTERVALS_MAX))
 }
 
 /// The start after a run that ended well.
@@ -96,31 +95,73 @@ fn slot_after(first: i64, interval: Span, now_us: i64, zone: &TimeZone) -> i64 {
     (from..).map(slot).find(|at| at.is_none_or(|at| at > now_us)).flatten().unwrap_or(i64::MAX)
 }
 
-/// Of all jobs that ran since the start of the process.
+/// Of all jobs that ran: in this process, or in an earlier one as far as that was recorded.
 #[derive(Default)]
-pub struct Histories(Mutex<BTreeMap<u32, History>>);
+pub struct Histories(Mutex<BTreeMap<u32, Entry>>);
+
+#[derive(Default)]
+struct Entry {
+    history: History,
+    /// What the catalog has of it.
+    recorded: JobRuns,
+    /// When this process last tried to record it.
+    tried_us: Option<i64>,
+}
 
 impl Histories {
+    pub fn recorded_in(catalog: &CatalogState) -> Histories {
+        let entry = |runs: &JobRuns| {
+            let history = History { running_since_us: None, ended: runs.clone() };
+            Entry { history, recorded: runs.clone(), tried_us: None }
+        };
+        Histories(Mutex::new(catalog.job_runs().iter().map(|(job, runs)| (*job, entry(runs))).collect()))
+    }
+
     pub fn of(&self, job: u32) -> Option<History> {
-        self.0.lock().get(&job).cloned()
+        self.0.lock().get(&job).map(|entry| entry.history.clone())
     }
 
     /// When it is to start; `None` for one that is paused or running.
     pub fn due_us(&self, job: &Job) -> Option<i64> {
-        let histories = self.0.lock();
-        let history = histories.get(&job.id);
-        let idle = job.scheduled && history.is_none_or(|history| !history.running);
+        let entries = self.0.lock();
+        let history = entries.get(&job.id).map(|entry| &entry.history);
+        let idle = job.scheduled && history.is_none_or(|history| !history.running());
         let next = history.map_or(job.next_start_us, |history| history.next_start_us(job));
         idle.then(|| next.unwrap_or(i64::MIN))
     }
 
     pub(super) fn start(&self, job: &Job, now_us: i64) {
-        self.0.lock().entry(job.id).or_default().start(now_us);
+        self.0.lock().entry(job.id).or_default().history.start(now_us);
     }
 
     /// Whether the job has failed too often to be tried again.
     pub(super) fn finish(&self, job: &Job, now_us: i64, succeeded: bool) -> bool {
-        self.0.lock().entry(job.id).or_default().finish(job, now_us, succeeded)
+        self.0.lock().entry(job.id).or_default().history.finish(job, now_us, succeeded)
+    }
+
+    /// What the catalog does not have yet, of jobs that nobody tried to record in the last `apart_us`. The caller tries
+    /// now, and says by `recorded` that it worked.
+    pub(super) fn unrecorded(&self, now_us: i64, apart_us: i64) -> Vec<(u32, JobRuns)> {
+        let mut entries = self.0.lock();
+        // A clock that was set back does not count.
+        let waited = |tried_us: i64| now_us < tried_us || now_us - tried_us >= apart_us;
+        let due = entries
+            .iter_mut()
+            .filter(|(_, entry)| entry.history.ended != entry.recorded && entry.tried_us.is_none_or(waited));
+        let tried = due.map(|(job, entry)| {
+            entry.tried_us = Some(now_us);
+            (*job, entry.history.ended.clone())
+        });
+        tried.collect()
+    }
+
+    pub(super) fn recorded(&self, records: Vec<(u32, JobRuns)>) {
+        let mut entries = self.0.lock();
+        for (job, runs) in records {
+            if let Some(entry) = entries.get_mut(&job) {
+                entry.recorded = runs;
+            }
+        }
     }
 
     /// Forgets jobs that are gone.

@@ -4,8 +4,8 @@
 //! that runs jobs, one after the other, each in transactions of its own and with the rights of its table's owner.
 //!
 //! Invariants
-//! - What happened is kept in memory: after a restart every job counts as never run, and runs at once unless its
-//!   `next_start_us` says otherwise. Jobs may therefore be run again without harm.
+//! - What became of runs is in the catalog after a clean stop; while the process lives, it is written there once a minute
+//!   for each job at most. After a crash a job may therefore run again before its time, which does no harm.
 //! - A job that fails is tried again later and later; it never stops the scheduler.
 
 mod history;

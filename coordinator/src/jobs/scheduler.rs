@@ -10,6 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 /// How late a job may start.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// What became of a job's runs is recorded so often at most: each record costs an fsync, and a job may run every second.
+const RECORD_INTERVAL_US: i64 = 60_000_000;
+/// How long a stop waits for the last record.
+const LAST_RECORD_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub struct Scheduler {
     cluster: Arc<Cluster>,
@@ -24,6 +28,13 @@ impl Scheduler {
 
     /// Until stopped. A job under way is given up then; what it committed stays.
     pub async fn run(self, stop: CancellationToken) {
+        self.run_jobs(stop).await;
+        if tokio::time::timeout(LAST_RECORD_TIMEOUT, self.record(0)).await.is_err() {
+            tracing::warn!("the last runs of jobs could not be recorded in time");
+        }
+    }
+
+    async fn run_jobs(&self, stop: CancellationToken) {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -50,8 +61,10 @@ impl Scheduler {
             // As it is now: the jobs before may have taken long.
             if let Some(job) = self.cluster.catalog().job(job.id).filter(|job| job.scheduled).cloned() {
                 self.start(&job).await;
+                self.record(RECORD_INTERVAL_US).await;
             }
         }
+        self.record(RECORD_INTERVAL_US).await;
     }
 
     async fn start(&self, job: &Job) {
@@ -70,6 +83,19 @@ impl Scheduler {
             if let Err(error) = self.commit(vec![paused]).await {
                 tracing::warn!(job = job.id, %error, "could not pause the job");
             }
+        }
+    }
+
+    /// Brings into the catalog what became of jobs of which it was not tried in the last `apart_us`.
+    pub(crate) async fn record(&self, apart_us: i64) {
+        let records = self.histories.unrecorded(self.clock.now_us(), apart_us);
+        if records.is_empty() {
+            return;
+        }
+        let changes = records.iter().map(|(job, runs)| CatalogChange::RecordRuns { job: *job, runs: runs.clone() });
+        match self.commit(changes.collect()).await {
+            Ok(()) => self.histories.recorded(records),
+            Err(error) => tracing::warn!(%error, "the runs of jobs could not be recorded"),
         }
     }
 
@@ -97,7 +123,7 @@ impl Scheduler {
             Action::Compression(_) => {
                 for chunk in chunks {
                     for node in &chunk.nodes {
-                        self.cluster.nodes().get(node)?.seal_chunks(vec![chunk.id]).await?;
+                        self.cluster.nodes().get(node)?.seal_chunks(vec![chunk.id], table.layout()).await?;
                     }
                     let mark = CatalogChange::MarkChunk { table: table.id, chunk: chunk.id, compressed: true };
                     self.commit(vec![mark]).await?;
@@ -202,8 +228,8 @@ mod tests {
         scheduler.tick().await;
         assert_eq!(scheduler.chunks_count(&table), 4);
         let history = scheduler.histories.of(1000).unwrap();
-        assert_eq!((history.successes_count, history.failures_count), (2, 0));
-        assert_eq!(history.last_success_us, Some(clock.now_us()));
+        assert_eq!((history.ended.successes_count, history.ended.failures_count), (2, 0));
+        assert_eq!(history.ended.last_success_us, Some(clock.now_us()));
     }
 
     #[tokio::test]
@@ -217,14 +243,14 @@ mod tests {
         scheduler.cluster.tick().await;
         scheduler.tick().await;
         let history = scheduler.histories.of(1000).unwrap();
-        assert_eq!((history.last_succeeded, history.failures_count), (Some(false), 1));
+        assert_eq!((history.ended.last_succeeded, history.ended.failures_count), (Some(false), 1));
         world.dn1.restart();
         scheduler.cluster.tick().await;
         scheduler.tick().await;
         assert_eq!(scheduler.histories.of(1000).unwrap().runs_count(), 1, "not before the retry period is over");
         clock.advance(5 * MINUTE_US);
         scheduler.tick().await;
-        assert_eq!(scheduler.histories.of(1000).unwrap().last_succeeded, Some(true));
+        assert_eq!(scheduler.histories.of(1000).unwrap().ended.last_succeeded, Some(true));
         assert_eq!(scheduler.compressed_count(&table), 6);
     }
 
@@ -240,9 +266,9 @@ mod tests {
             scheduler.tick().await;
             clock.advance(DAY_US / 2);
         }
-        assert_eq!(scheduler.histories.of(1000).unwrap().failures_count, 2);
+        assert_eq!(scheduler.histories.of(1000).unwrap().ended.failures_count, 2);
         assert!(!scheduler.cluster.catalog().job(1000).unwrap().scheduled);
-        assert_eq!(scheduler.histories.of(1001).unwrap().successes_count, 3);
+        assert_eq!(scheduler.histories.of(1001).unwrap().ended.successes_count, 3);
     }
 
     #[tokio::test]
@@ -260,5 +286,73 @@ mod tests {
         assert_eq!(scheduler.histories.of(1000), None);
         assert_eq!(scheduler.cluster.catalog().jobs().count(), 0);
         assert_eq!(scheduler.cluster.catalog().next_job(), 1001);
+    }
+
+    const SECOND_US: i64 = 1_000_000;
+
+    /// A scheduler of the same clock, as it comes up with what the log has kept.
+    async fn come_back(world: &World, clock: &Arc<TestClock>) -> Scheduler {
+        let cluster = world.open().await;
+        let histories = Arc::new(Histories::recorded_in(&cluster.catalog()));
+        Scheduler::new(cluster, clock.clone(), histories)
+    }
+
+    impl Scheduler {
+        /// A job's runs, successes and failures; its last start, last success and next start, in seconds after `from_us`.
+        fn stats(&self, id: u32, from_us: i64) -> ([u64; 3], [Option<i64>; 3]) {
+            let history = self.histories.of(id).unwrap();
+            let next_us = history.next_start_us(self.cluster.catalog().job(id).unwrap());
+            let ended = &history.ended;
+            let times = [history.last_start_us(), ended.last_success_us, next_us];
+            let seconds = times.map(|at| at.map(|us| (us - from_us) / SECOND_US));
+            ([history.runs_count(), ended.successes_count, ended.failures_count], seconds)
+        }
+
+        fn recorded_count(&self, id: u32) -> u64 {
+            self.cluster.catalog().job_runs().get(&id).map_or(0, |runs| runs.count())
+        }
+    }
+
+    /// A job of every second, and one that fails and is tried again after five minutes.
+    #[tokio::test]
+    async fn what_became_of_runs_is_known_after_a_crash_a_minute_behind_and_after_a_stop_whole() {
+        let (world, scheduler, clock, table) = world(15).await;
+        let from_us = clock.now_us();
+        let every_second = Span::of_micros(SECOND_US);
+        let retention = Job { schedule_interval: every_second, ..job(1000, &table, Action::Retention(weeks(3))) };
+        let failing = job(1001, &table, Action::Compression(weeks(1)));
+        scheduler.commit(vec![CatalogChange::AddJob(retention), CatalogChange::AddJob(failing)]).await.unwrap();
+        for second in 0..=90 {
+            scheduler.tick().await;
+            assert_eq!(scheduler.recorded_count(1000), if second < 60 { 1 } else { 61 }, "second {second}");
+            clock.advance(SECOND_US);
+        }
+        assert_eq!(scheduler.stats(1000, from_us), ([91, 91, 0], [Some(90), Some(90), Some(91)]));
+
+        drop(scheduler);
+        world.vfs.restart();
+        let scheduler = come_back(&world, &clock).await;
+        assert_eq!(scheduler.stats(1000, from_us), ([61, 61, 0], [Some(60), Some(60), Some(61)]));
+        assert_eq!(scheduler.stats(1001, from_us), ([1, 0, 1], [Some(0), None, Some(300)]));
+        assert_eq!(scheduler.histories.of(1001).unwrap().ended.last_succeeded, Some(false));
+        for _ in 91..=120 {
+            scheduler.tick().await;
+            clock.advance(SECOND_US);
+        }
+        assert_eq!(scheduler.recorded_count(1000), 62, "the first run of a start is recorded at once");
+        let stopped = CancellationToken::new();
+        stopped.cancel();
+        let cluster = Arc::clone(&scheduler.cluster);
+        scheduler.run(stopped).await;
+        cluster.close().await;
+
+        drop(cluster);
+        world.vfs.kill_process();
+        let scheduler = come_back(&world, &clock).await;
+        assert_eq!(scheduler.stats(1000, from_us), ([91, 91, 0], [Some(120), Some(120), Some(121)]));
+        assert_eq!(scheduler.stats(1001, from_us), ([1, 0, 1], [Some(0), None, Some(300)]));
+        clock.advance(179 * SECOND_US);
+        scheduler.tick().await;
+        assert_eq!(scheduler.stats(1001, from_us), ([2, 0, 2], [Some(300), None, Some(900)]));
     }
 }

@@ -80,6 +80,7 @@ impl Front {
         cancels: Arc<Cancels>,
         options: FrontOptions,
     ) -> Front {
+        let histories = Arc::new(Histories::recorded_in(&cluster.catalog()));
         let mut mock_secret = [0; 32];
         rng.fill(&mut mock_secret);
         let partitions = options.partitions;
@@ -95,7 +96,7 @@ impl Front {
                 options,
                 partitions,
                 cancels,
-                histories: Arc::default(),
+                histories,
                 started_us,
                 next_query,
                 activity,

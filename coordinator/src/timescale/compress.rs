@@ -1,6 +1,8 @@
 //! `compress_chunk` and its kin. Chunks are columnar anyway: to compress one is to sort and seal its rows now and to note
 //! that it was done, to decompress one is to forget the note.
 //!
+//! The order is that of the hypertable's settings as they are now: what is sealed in another is written again.
+//!
 //! Sealing is no part of the transaction: after ROLLBACK the rows stay sealed, and the chunk counts as not compressed.
 
 use super::chunks::qualified;
@@ -62,7 +64,7 @@ pub(super) const FUNCTIONS: &[Function] = &[
     ),
 ];
 
-/// A chunk that is compressed already is sealed again: rows may have come since.
+/// A chunk that is compressed already is sealed again: rows may have come since, or the order is another.
 pub fn compress(host: &mut Host<'_>, args: &Bound<'_>) -> Result<Vec<Row>> {
     let (table, hypertable, chunk) = host.chunk(args.text("uncompressed_chunk"))?;
     host.check_owner(&table)?;
@@ -83,7 +85,7 @@ pub fn compress(host: &mut Host<'_>, args: &Bound<'_>) -> Result<Vec<Row>> {
 pub(super) fn seal(host: &mut Host<'_>, table: &TableDef, chunk: &ChunkDef) -> Result<()> {
     for name in &chunk.nodes {
         let node = host.session.cluster().nodes().get(name)?;
-        host.wait(node.seal_chunks(vec![chunk.id]))?;
+        host.wait(node.seal_chunks(vec![chunk.id], table.layout()))?;
     }
     match chunk.compressed {
         true => Ok(()),

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use parking_lot::RwLock;
 use proto::{
-    ChunkId, ChunkStats, ChunkWrite, ClusterId, CommitMode, CommitSeq, DataNode, Error, FragmentRequest,
+    ChunkId, ChunkLayout, ChunkStats, ChunkWrite, ClusterId, CommitMode, CommitSeq, DataNode, Error, FragmentRequest,
     FragmentStream, NodeIdentity, NodeName, NodeStatus, Reaction, Result, SqlState, TxnId, TxnOutcome,
 };
 use std::future::Future;
@@ -193,8 +193,9 @@ impl DataNode for Link {
         self.call(self.0.timeouts.call, Reaction::Retry, |node| async move { node.chunk_stats(chunks).await }).await
     }
 
-    async fn seal_chunks(&self, chunks: Vec<ChunkId>) -> Result<()> {
-        self.call(self.0.timeouts.seal, Reaction::Retry, |node| async move { node.seal_chunks(chunks).await }).await
+    async fn seal_chunks(&self, chunks: Vec<ChunkId>, layout: ChunkLayout) -> Result<()> {
+        self.call(self.0.timeouts.seal, Reaction::Retry, |node| async move { node.seal_chunks(chunks, layout).await })
+            .await
     }
 
     async fn drop_chunks(&self, chunks: Vec<ChunkId>) -> Result<()> {

@@ -5,8 +5,8 @@ use super::{convert, error, v1};
 use crate::data_node::{CommitMode, FragmentMessage, FragmentStream};
 use crate::ipc::BatchDecoder;
 use crate::{
-    ChunkId, ChunkStats, ChunkWrite, ClusterId, CommitSeq, DataNode, Error, FragmentRequest, MESSAGE_BYTES_MAX,
-    NodeIdentity, NodeStatus, PROTOCOL, Reaction, Result, SqlState, TxnId, TxnOutcome,
+    ChunkId, ChunkLayout, ChunkStats, ChunkWrite, ClusterId, CommitSeq, DataNode, Error, FragmentRequest,
+    MESSAGE_BYTES_MAX, NodeIdentity, NodeStatus, PROTOCOL, Reaction, Result, SqlState, TxnId, TxnOutcome,
 };
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -126,8 +126,9 @@ impl DataNode for GrpcNode {
         Ok(reply.chunks.into_iter().map(convert::stats_from).collect())
     }
 
-    async fn seal_chunks(&self, chunks: Vec<ChunkId>) -> Result<()> {
-        let request = v1::ChunksRequest { chunks: convert::chunks_to(chunks) };
+    async fn seal_chunks(&self, chunks: Vec<ChunkId>, layout: ChunkLayout) -> Result<()> {
+        let layout = Some(convert::layout_to(layout));
+        let request = v1::SealRequest { chunks: convert::chunks_to(chunks), layout };
         self.client().seal_chunks(request).await.map_err(retry)?;
         Ok(())
     }

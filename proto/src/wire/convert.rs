@@ -66,26 +66,34 @@ pub(super) fn attach_from(request: v1::AttachRequest) -> Result<NodeIdentity> {
 }
 
 pub(super) fn write_to(write: ChunkWrite) -> v1::ChunkWrite {
-    let layout = v1::ChunkLayout {
-        table: write.layout.table.0,
-        sort: write.layout.sort.iter().map(|id| id.0).collect(),
-        time: write.layout.time.map(|id| id.0),
-        keys: write.layout.keys.into_iter().map(key_to).collect(),
-    };
+    let layout = layout_to(write.layout);
     let delete = write.kind == WriteKind::Delete;
     v1::ChunkWrite { chunk: write.chunk.0, layout: Some(layout), body: write.body, delete }
 }
 
 pub(super) fn write_from(write: v1::ChunkWrite) -> Result<ChunkWrite> {
-    let layout = write.layout.ok_or_else(|| missing("a chunk layout"))?;
-    let layout = ChunkLayout {
+    let layout = layout_from(write.layout)?;
+    let kind = if write.delete { WriteKind::Delete } else { WriteKind::Insert };
+    Ok(ChunkWrite { chunk: ChunkId(write.chunk), layout, kind, body: write.body })
+}
+
+pub(super) fn layout_to(layout: ChunkLayout) -> v1::ChunkLayout {
+    v1::ChunkLayout {
+        table: layout.table.0,
+        sort: layout.sort.iter().map(|id| id.0).collect(),
+        time: layout.time.map(|id| id.0),
+        keys: layout.keys.into_iter().map(key_to).collect(),
+    }
+}
+
+pub(super) fn layout_from(layout: Option<v1::ChunkLayout>) -> Result<ChunkLayout> {
+    let layout = layout.ok_or_else(|| missing("a chunk layout"))?;
+    Ok(ChunkLayout {
         table: TableId(layout.table),
         sort: layout.sort.into_iter().map(ColumnId).collect(),
         time: layout.time.map(ColumnId),
         keys: layout.keys.into_iter().map(key_from).collect(),
-    };
-    let kind = if write.delete { WriteKind::Delete } else { WriteKind::Insert };
-    Ok(ChunkWrite { chunk: ChunkId(write.chunk), layout, kind, body: write.body })
+    })
 }
 
 fn key_to(key: UniqueKey) -> v1::UniqueKey {

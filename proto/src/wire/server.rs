@@ -124,9 +124,10 @@ impl Service for Adapter {
         Ok(Response::new(v1::ChunkStatsReply { chunks: stats.into_iter().map(convert::stats_to).collect() }))
     }
 
-    async fn seal_chunks(&self, request: Request<v1::ChunksRequest>) -> Reply<v1::Empty> {
-        let chunks = convert::chunks_from(request.into_inner().chunks);
-        empty(self.node.seal_chunks(chunks).await)
+    async fn seal_chunks(&self, request: Request<v1::SealRequest>) -> Reply<v1::Empty> {
+        let v1::SealRequest { chunks, layout } = request.into_inner();
+        let layout = convert::layout_from(layout).map_err(error::to_status)?;
+        empty(self.node.seal_chunks(convert::chunks_from(chunks), layout).await)
     }
 
     async fn drop_chunks(&self, request: Request<v1::ChunksRequest>) -> Reply<v1::Empty> {

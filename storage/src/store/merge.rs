@@ -2,7 +2,7 @@
 //! sealing, readers and writers; all meet it only when the new segment takes the place of the old ones.
 //!
 //! Which segments? Four or more of about one size and the same columns; or one of which more than a fifth is removed for
-//! good. What a merge has in memory is bounded by `segment_bytes_max`.
+//! good; or one that is asked for (`reorder`). What a merge has in memory is bounded by `segment_bytes_max`.
 //!
 //! Optimistic: if by then somebody removed a row of the old segments, or may be about to, the new one is thrown away and
 //! made again later. A removal whose log record names an old segment is never outlived by it: such segments wait until
@@ -44,8 +44,10 @@ impl Store {
 }
 
 /// Segments to merge, as they were when this was decided.
-struct Merging {
+pub(super) struct Merging {
     layout: ChunkLayout,
+    /// Somebody asked for it: rows move even if their addresses are held.
+    asked: bool,
     inputs: Vec<Arc<OpenSegment>>,
     /// Removals of each.
     deletes: Vec<Option<Arc<PartDeletes>>>,
@@ -75,7 +77,8 @@ impl Core {
         let (mut merged, mut failure) = (0, None);
         for id in chunks {
             while !self.closing.load(Ordering::SeqCst) {
-                match self.merge(id) {
+                let due = self.mergeable(id);
+                match due.and_then(|due| due.map_or(Ok(false), |merging| self.merge(id, &merging))) {
                     Ok(true) => merged += 1,
                     Ok(false) => break,
                     Err(error) => {
@@ -91,12 +94,12 @@ impl Core {
         failure.map_or(Ok(merged), Err)
     }
 
-    fn merge(&self, id: ChunkId) -> Result<bool> {
-        let Some(merging) = self.mergeable(id)? else { return Ok(false) };
+    /// Whether nothing stood in the way.
+    pub(super) fn merge(&self, id: ChunkId, merging: &Merging) -> Result<bool> {
         let gathered = merging.gather(id)?;
         let number = self.next_number();
         let merged = gathered.write(self, id, number, &merging.layout);
-        merged.and_then(|merged| self.list_merged(id, &merging, merged)).inspect_err(|error| {
+        merged.and_then(|merged| self.list_merged(id, merging, merged)).inspect_err(|error| {
             // After any other failure the manifest on the disk may list it; an unlisted file goes at the next start.
             if error.is_disk_full() {
                 drop(self.vfs.remove(&self.segments_dir().join(segment::file_name(id, number))));
@@ -137,8 +140,7 @@ impl Core {
         let Some(chosen) = chosen.into_iter().find(|chosen| !chosen.is_empty()) else { return Ok(None) };
         let inputs = chosen.iter().map(|segment| segment.open(self.vfs.as_ref(), &self.files));
         let inputs = inputs.collect::<Result<Vec<_>>>()?;
-        let deletes = inputs.iter().map(|input| deletes.get(&Part::segment(input.record.number)).cloned()).collect();
-        Ok(Some(Merging { layout, inputs, deletes, horizon }))
+        Ok(Some(Merging::new(layout, false, inputs, &deletes, horizon)))
     }
 
     /// Puts the new segment in the place of the old ones; whether nothing stood in the way.
@@ -169,7 +171,7 @@ impl Core {
             };
             same && !claimed.contains(&part)
         });
-        if !unchanged || chunk.held(self.clock.elapsed()) {
+        if !unchanged || !merging.asked && chunk.held(self.clock.elapsed()) {
             return None;
         }
         chunk.moving.extend(merging.parts());
@@ -196,6 +198,9 @@ impl Core {
         let old = merging.inputs.iter().map(|input| input.record.number).collect::<BTreeSet<_>>();
         let replaced = self.replace_manifest(&mut durable, None, |manifest| {
             let chunk = manifest.chunks.get_mut(&id).expect("a chunk with segments is listed");
+            if merging.asked {
+                chunk.layout = merging.layout.clone();
+            }
             chunk.segments.retain(|record| !old.contains(&record.number));
             chunk.segments.extend(merged.segment.clone());
             chunk.deletes = deletes_file.clone();
@@ -233,6 +238,17 @@ impl Core {
 }
 
 impl Merging {
+    pub(super) fn new(
+        layout: ChunkLayout,
+        asked: bool,
+        inputs: Vec<Arc<OpenSegment>>,
+        deletes: &ChunkDeletes,
+        horizon: CommitSeq,
+    ) -> Merging {
+        let deletes = inputs.iter().map(|input| deletes.get(&Part::segment(input.record.number)).cloned()).collect();
+        Merging { layout, asked, inputs, deletes, horizon }
+    }
+
     fn parts(&self) -> impl Iterator<Item = Part> {
         self.inputs.iter().map(|input| Part::segment(input.record.number))
     }
@@ -306,7 +322,7 @@ fn read(input: &Arc<OpenSegment>, view: PartView, rows: &mut SegmentRows) -> Res
 }
 
 /// Segments that removals name which are not sealed yet, or not even committed.
-fn claimed(state: &State, id: ChunkId) -> HashSet<Part> {
+pub(super) fn claimed(state: &State, id: ChunkId) -> HashSet<Part> {
     let staged = state.txns.values().flat_map(|txn| &txn.removals).filter(|staged| staged.chunk == id);
     let staged = staged.map(|staged| &staged.removal);
     let unsealed = state.chunks.get(&id).into_iter().flat_map(|chunk| &chunk.removals).map(|removal| &removal.removal);

@@ -25,6 +25,7 @@ mod conflicts;
 mod merge;
 mod open;
 mod record;
+mod reorder;
 mod scan;
 mod seal;
 mod state;

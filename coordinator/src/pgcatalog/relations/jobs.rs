@@ -66,29 +66,30 @@ pub(super) fn job_stats(fill: &Filler, catalog: &dyn SystemCatalog) -> Vec<Row> 
     let rows = entries(catalog).into_iter().filter(known).map(|(job, history, table)| {
         let next_start = next_start(&job, &history);
         let history = history.unwrap_or_default();
-        let status = match (history.running, job.scheduled) {
+        let status = match (history.running(), job.scheduled) {
             (true, _) => "Running",
             (false, true) => "Scheduled",
             (false, false) => "Paused",
         };
-        let outcome = history.last_succeeded.map(|succeeded| if succeeded { "Success" } else { "Failed" });
+        let ended = &history.ended;
+        let outcome = ended.last_succeeded.map(|succeeded| if succeeded { "Success" } else { "Failed" });
         let count = |count: u64| Value::Int(i64::try_from(count).unwrap_or(i64::MAX));
-        let idle = job.scheduled && !history.running;
+        let idle = job.scheduled && !history.running();
         // TimescaleDB's "never".
         let moment = |us: Option<i64>| Value::Timestamp(us.unwrap_or(i64::MIN));
         fill.row([
             ("hypertable_schema", Value::text(&table.schema)),
             ("hypertable_name", Value::text(&table.name)),
             ("job_id", Value::Int(job.id.into())),
-            ("last_run_started_at", moment(history.last_start_us)),
-            ("last_successful_finish", moment(history.last_success_us)),
+            ("last_run_started_at", moment(history.last_start_us())),
+            ("last_successful_finish", moment(ended.last_success_us)),
             ("last_run_status", Value::opt_text(outcome)),
             ("job_status", Value::text(status)),
-            ("last_run_duration", history.last_duration_us.map_or(Value::Null, |us| interval(0, 0, us))),
+            ("last_run_duration", ended.last_duration_us.map_or(Value::Null, |us| interval(0, 0, us))),
             ("next_start", if idle { at(next_start) } else { Value::Null }),
             ("total_runs", count(history.runs_count())),
-            ("total_successes", count(history.successes_count)),
-            ("total_failures", count(history.failures_count)),
+            ("total_successes", count(ended.successes_count)),
+            ("total_failures", count(ended.failures_count)),
         ])
     });
     rows.collect()

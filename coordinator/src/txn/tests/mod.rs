@@ -14,8 +14,9 @@ use engine::TableDef;
 use parking_lot::Mutex;
 use proto::ipc::decode_body;
 use proto::{
-    ChunkId, ChunkStats, ChunkWrite, Clock, ClusterId, CommitMode, CommitSeq, DataNode, Error, FragmentRequest,
-    FragmentStream, NodeIdentity, NodeName, NodeStatus, PROTOCOL, Reaction, Result, Rng, SqlState, TxnId, TxnOutcome,
+    ChunkId, ChunkLayout, ChunkStats, ChunkWrite, Clock, ClusterId, CommitMode, CommitSeq, DataNode, Error,
+    FragmentRequest, FragmentStream, NodeIdentity, NodeName, NodeStatus, PROTOCOL, Reaction, Result, Rng, SqlState,
+    TxnId, TxnOutcome,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -308,7 +309,7 @@ impl DataNode for FakeNode {
         Ok(Vec::new())
     }
 
-    async fn seal_chunks(&self, _: Vec<ChunkId>) -> Result<()> {
+    async fn seal_chunks(&self, _: Vec<ChunkId>, _: ChunkLayout) -> Result<()> {
         Ok(())
     }
 
@@ -340,7 +341,7 @@ impl Rng for SeededRng {
 
 /// A disk, a network with `dn1` and `dn2`, and a coordinator that comes and goes.
 pub(crate) struct World {
-    pub(super) vfs: SimVfs,
+    pub(crate) vfs: SimVfs,
     pub(super) network: Arc<Network>,
     pub(crate) dn1: Arc<FakeNode>,
     pub(crate) dn2: Arc<FakeNode>,
@@ -368,7 +369,7 @@ impl World {
         Cluster::open(vfs, Arc::new(FixedClock), rng, Path::new("/coordinator"), connector, options).await
     }
 
-    pub(super) async fn open(&self) -> Arc<Cluster> {
+    pub(crate) async fn open(&self) -> Arc<Cluster> {
         self.try_open().await.unwrap()
     }
 

@@ -20,9 +20,9 @@ use futures::TryStreamExt;
 use parking_lot::Mutex;
 use proto::data_node::FIELD_ID;
 use proto::{
-    ChunkId, ChunkStats, ChunkWrite, ClusterId, ColumnId, CommitMode, CommitSeq, DataNode, Error, FragmentRequest,
-    FragmentStream, NodeIdentity, NodeName, NodeStatus, QueryId, Result, SlotSet, SystemClock, TableId, TimeSlicing,
-    TxnId, TxnOutcome,
+    ChunkId, ChunkLayout, ChunkStats, ChunkWrite, ClusterId, ColumnId, CommitMode, CommitSeq, DataNode, Error,
+    FragmentRequest, FragmentStream, NodeIdentity, NodeName, NodeStatus, QueryId, Result, SlotSet, SystemClock,
+    TableId, TimeSlicing, TxnId, TxnOutcome,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -142,7 +142,7 @@ impl DataNode for MemoryNode {
     async fn chunk_stats(&self, _: Vec<ChunkId>) -> Result<Vec<ChunkStats>> {
         Err(Error::unsupported("chunk_stats"))
     }
-    async fn seal_chunks(&self, _: Vec<ChunkId>) -> Result<()> {
+    async fn seal_chunks(&self, _: Vec<ChunkId>, _: ChunkLayout) -> Result<()> {
         Err(Error::unsupported("seal_chunks"))
     }
     async fn drop_chunks(&self, _: Vec<ChunkId>) -> Result<()> {

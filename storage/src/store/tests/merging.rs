@@ -6,31 +6,31 @@ use proto::SqlState;
 
 const AGE: u64 = 600;
 
-fn batch(number: u64) -> Vec<Row> {
+pub(super) fn batch(number: u64) -> Vec<Row> {
     (0..100).map(|i| row(i * 7 % 100, &format!("host_{}", i % 5), number as f64, (number * 1000) as i64 + i)).collect()
 }
 
-fn open_with_clock(vfs: &SimVfs) -> (Store, Arc<TestClock>) {
+pub(super) fn open_with_clock(vfs: &SimVfs) -> (Store, Arc<TestClock>) {
     let clock = Arc::new(TestClock(AtomicU64::new(0)));
     let store = open_at(vfs, StoreOptions { address_pin: Duration::ZERO, ..options() }, &clock).unwrap();
     store.attach(identity()).unwrap();
     (store, clock)
 }
 
-fn seal_many(store: &Store, numbers: std::ops::RangeInclusive<u64>) {
+pub(super) fn seal_many(store: &Store, numbers: std::ops::RangeInclusive<u64>) {
     for number in numbers {
         insert(store, number, number, 1, &batch(number)).unwrap();
         store.seal(ChunkId(1)).unwrap();
     }
 }
 
-fn stage_removal(store: &Store, number: u64, pick: impl Fn(&Row) -> bool) {
+pub(super) fn stage_removal(store: &Store, number: u64, pick: impl Fn(&Row) -> bool) {
     let found = addressed(store, request(1, u64::MAX)).unwrap().into_iter();
     let picked = found.filter(|(row, _)| pick(row)).map(|(_, at)| at).collect::<Vec<_>>();
     store.stage(txn(number), vec![removal(1, &picked)]).unwrap();
 }
 
-fn remove(store: &Store, number: u64, pick: impl Fn(&Row) -> bool) {
+pub(super) fn remove(store: &Store, number: u64, pick: impl Fn(&Row) -> bool) {
     stage_removal(store, number, pick);
     store.commit(txn(number), CommitSeq(number), CommitMode::OnePhase).unwrap();
 }

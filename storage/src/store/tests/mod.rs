@@ -9,6 +9,7 @@ mod model;
 mod pressure;
 mod reading;
 mod removing;
+mod reordering;
 mod transactions;
 
 use super::*;
@@ -18,6 +19,7 @@ use arrow::array::{Array, AsArray, Float64Array, Int64Array, RecordBatch, String
 use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, TimeUnit, TimestampMicrosecondType};
 use proto::data_node::FIELD_ID;
 use proto::{ChunkLayout, ChunkWrite, ClusterId, ColumnId, ColumnPredicate, CommitMode, TableId, WriteKind};
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 
 pub(super) const DIR: &str = "/node";
@@ -210,6 +212,13 @@ pub(super) fn removal(chunk: u32, addresses: &[Address]) -> ChunkWrite {
 pub(super) fn insert(store: &Store, number: u64, seq: u64, chunk: u32, rows: &[Row]) -> Result<()> {
     store.stage(txn(number), vec![write(chunk, rows)])?;
     store.commit(txn(number), CommitSeq(seq), CommitMode::OnePhase)
+}
+
+/// The chunk's segments on the disk, and the columns each is sorted by.
+pub(super) fn orders(vfs: &SimVfs, chunk: ChunkId) -> BTreeMap<u64, Vec<ColumnId>> {
+    let manifest = Manifest::load(vfs, Path::new(DIR)).unwrap().unwrap();
+    let segments = manifest.chunks.get(&chunk).into_iter().flat_map(|chunk| &chunk.segments);
+    segments.map(|segment| (segment.number, segment.sort.clone())).collect()
 }
 
 pub(super) fn range(column: ColumnId, min: Option<proto::Scalar>, max: Option<proto::Scalar>) -> ColumnPredicate {

@@ -44,7 +44,7 @@ impl Life {
     pub(super) fn cut_power_within(&mut self) {
         self.vfs.set_fault(Fault::Crash(self.dice.below(9)));
         let store = self.store.take().expect("it is open between two steps");
-        let what = match self.dice.below(6) {
+        let what = match self.dice.below(7) {
             0 => {
                 let rows = (0..20).map(|_| self.dice.row(0)).collect::<Vec<_>>();
                 let outcome = (0..30).try_for_each(|_| store.stage(txn(self.number + 1), vec![write(0, &rows)]));
@@ -83,6 +83,11 @@ impl Life {
             4 => {
                 let _ = (0..CHUNKS as u32).try_for_each(|chunk| store.seal(ChunkId(chunk)).map(drop));
                 "seal"
+            }
+            5 => {
+                let wanted = self.any_layout();
+                let _ = (0..CHUNKS as u32).try_for_each(|chunk| store.seal_sorted(ChunkId(chunk), &wanted));
+                "reorder"
             }
             _ => {
                 self.age();

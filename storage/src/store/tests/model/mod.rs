@@ -1,5 +1,5 @@
 //! Random lives of a store against a naive twin: inserts, updates, upserts, deletes, votes, commits, aborts, seals, merges,
-//! drops, clean restarts, kills, and power cuts between and within all of these. Every life counts what it did.
+//! changes of order, drops, clean restarts, kills, and power cuts between and within all of these. Every life counts what it did.
 //!
 //! `SERIATIM_SEED` replays one life, `SERIATIM_ROUNDS` makes more of them.
 
@@ -7,7 +7,6 @@ mod interruption;
 mod twin;
 
 use super::*;
-use std::collections::BTreeMap;
 use twin::{KEYED, Twin};
 
 const LIVES: u64 = 1000;
@@ -15,7 +14,7 @@ const STEPS: usize = 80;
 const CHUNKS: u64 = 3;
 
 /// All that must have happened in a run, or it says nothing about it.
-const SEEN: [&str; 29] = [
+const SEEN: [&str; 31] = [
     "insert",
     "update",
     "upsert that inserts",
@@ -35,6 +34,7 @@ const SEEN: [&str; 29] = [
     "read of a snapshot too old",
     "read of one's own changes",
     "seal",
+    "reorder",
     "merge",
     "drop",
     "clean restart",
@@ -44,6 +44,7 @@ const SEEN: [&str; 29] = [
     "power cut within prepare",
     "power cut within commit",
     "power cut within seal",
+    "power cut within reorder",
     "power cut within merge",
 ];
 
@@ -108,7 +109,7 @@ impl Life {
 
     fn live(mut self) -> Counts {
         for _ in 0..STEPS {
-            match self.dice.below(29) {
+            match self.dice.below(31) {
                 0..=6 => self.insert(),
                 7..=8 => self.prepare(),
                 9..=11 => self.commit(),
@@ -119,6 +120,7 @@ impl Life {
                 18 => self.cut_power_within(),
                 20..=25 => self.delete(),
                 26..=28 => self.merge(),
+                29..=30 => self.reorder(),
                 _ => {}
             }
             if self.dice.below(2) == 0 {
@@ -342,6 +344,25 @@ impl Life {
         if self.store().seal(chunk).unwrap() {
             self.counts.add("seal");
         }
+    }
+
+    fn reorder(&mut self) {
+        let (chunk, wanted) = (ChunkId(self.any_chunk()), self.any_layout());
+        let before = orders(&self.vfs, chunk);
+        self.store().seal_sorted(chunk, &wanted).unwrap();
+        let after = orders(&self.vfs, chunk);
+        for (number, sort) in after.iter().filter(|(_, sort)| **sort != wanted.sort) {
+            assert_eq!(before.get(number), Some(sort), "what is written is in the new order");
+        }
+        if before.keys().any(|number| !after.contains_key(number)) {
+            self.counts.add("reorder");
+        }
+    }
+
+    fn any_layout(&mut self) -> ChunkLayout {
+        let sorts = [vec![HOST, TIME], vec![TIME], vec![NUMBER, TIME], vec![VALUE, HOST, TIME]];
+        let at = self.dice.below(sorts.len() as u64) as usize;
+        ChunkLayout { sort: sorts[at].clone(), ..layout() }
     }
 
     fn drop_chunk(&mut self) {
