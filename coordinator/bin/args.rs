@@ -9,9 +9,13 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Where the system does not say how much memory there is.
 const WRITE_MEMORY_BYTES_UNKNOWN: usize = 512 << 20;
+
+/// Of every interval and timeout.
+const TIMEOUT_MIN: Duration = Duration::from_millis(50);
 
 /// More make every commit slower and hardly anything safer.
 const GROUP_MAX: usize = 5;
@@ -107,6 +111,70 @@ pub struct Sql {
     /// Memory for sorts, joins and aggregates of all queries of this process, in MiB
     #[arg(long, default_value_t = 2048, env = "SERIATIM_QUERY_MEMORY_MIB", value_name = "MIB")]
     pub query_memory_mib: usize,
+
+    #[command(flatten)]
+    pub timeouts: Timeouts,
+}
+
+/// With units: `500ms`, `3s`, `10min`.
+#[derive(clap::Args)]
+pub struct Timeouts {
+    /// How often data nodes are asked how they are, and lost ones called again
+    #[arg(long, default_value = "1s", env = "SERIATIM_NODE_CHECK_INTERVAL", value_name = "TIME", value_parser = duration)]
+    node_check_interval: Duration,
+
+    /// A node that does not say hello for so long is down
+    #[arg(long, default_value = "3s", env = "SERIATIM_NODE_HELLO_TIMEOUT", value_name = "TIME", value_parser = duration)]
+    node_hello_timeout: Duration,
+
+    /// A node that does not take rows for so long is down; one whose memory is full waits before it does
+    #[arg(long, default_value = "60s", env = "SERIATIM_NODE_STAGE_TIMEOUT", value_name = "TIME", value_parser = duration)]
+    node_stage_timeout: Duration,
+
+    /// A node that does not prepare or commit for so long is down
+    #[arg(long, default_value = "20s", env = "SERIATIM_NODE_COMMIT_TIMEOUT", value_name = "TIME", value_parser = duration)]
+    node_commit_timeout: Duration,
+
+    /// A node that does not begin its part of a query, or answer anything else, for so long is down
+    #[arg(long, default_value = "30s", env = "SERIATIM_NODE_CALL_TIMEOUT", value_name = "TIME", value_parser = duration)]
+    node_call_timeout: Duration,
+
+    /// How long COMMIT waits to learn how it ended when the only node it wrote to was lost; then it says 08007
+    #[arg(long, default_value = "5s", env = "SERIATIM_RESOLVE_TIMEOUT", value_name = "TIME", value_parser = duration)]
+    resolve_timeout: Duration,
+
+    /// Coordinators of a group that hear nothing from a leader for so long, and up to twice as long, elect another
+    #[arg(long, default_value = "1s", env = "SERIATIM_ELECTION_TIMEOUT", value_name = "TIME", value_parser = duration)]
+    election_timeout: Duration,
+}
+
+impl Timeouts {
+    pub fn options(&self) -> txn::ClusterOptions {
+        let timeouts = txn::Timeouts {
+            hello: self.node_hello_timeout,
+            stage: self.node_stage_timeout,
+            commit: self.node_commit_timeout,
+            call: self.node_call_timeout,
+            ..txn::Timeouts::default()
+        };
+        txn::ClusterOptions {
+            check_interval: self.node_check_interval,
+            timeouts,
+            resolve_timeout: self.resolve_timeout,
+            raft_tick: self.election_timeout / coordinator::raft::ELECTION_TICKS,
+            ..txn::ClusterOptions::default()
+        }
+    }
+}
+
+/// # Errors
+/// What is no time, or too short for anybody to answer within.
+fn duration(text: &str) -> anyhow::Result<Duration> {
+    let duration = humantime::parse_duration(text)?;
+    if duration < TIMEOUT_MIN {
+        bail!("shorter than {TIMEOUT_MIN:?}");
+    }
+    Ok(duration)
 }
 
 #[derive(clap::Args)]
@@ -337,6 +405,49 @@ mod tests {
         {
             assert_eq!(default_write_memory_bytes(machine), expected);
         }
+    }
+
+    #[test]
+    fn times_have_units_and_the_defaults_are_those_of_the_cluster() {
+        let Command::Coordinator(given) =
+            merged("seriatim coordinator --data-dir d --node-hello-timeout 500ms", "election-timeout = \"2s\"").command
+        else {
+            panic!("another command");
+        };
+        let options = given.sql.timeouts.options();
+        assert_eq!((options.timeouts.hello.as_millis(), options.raft_tick.as_millis()), (500, 200));
+        let Command::Coordinator(plain) = merged("seriatim coordinator --data-dir d", "").command else {
+            panic!("another command");
+        };
+        let expected = format!("{:?}", txn::ClusterOptions::default());
+        assert_eq!(format!("{:?}", plain.sql.timeouts.options()), expected);
+        for wrong in ["5", "0s", "soon"] {
+            let line = format!("seriatim coordinator --data-dir d --resolve-timeout {wrong}");
+            assert!(args(words(&line)).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_group_is_given_whole_or_not_at_all() {
+        let group = |flags: &str| {
+            let Command::Coordinator(given) =
+                args(words(&format!("seriatim coordinator --data-dir d {flags}")))?.command
+            else {
+                panic!("another command");
+            };
+            anyhow::Ok(given.group.group()?)
+        };
+        assert!(group("").unwrap().is_none());
+        let peers = "--peers 127.0.0.1:1,127.0.0.1:2,127.0.0.1:3";
+        let second = group(&format!("{peers} --member 2")).unwrap().unwrap();
+        assert_eq!((second.raft_addr.port(), second.group().voters), (2, vec![1, 2, 3]));
+        assert_eq!(second.others().into_keys().collect::<Vec<_>>(), [1, 3]);
+        let elsewhere = group(&format!("{peers} --member 2 --raft-addr 127.0.0.1:9")).unwrap().unwrap();
+        assert_eq!(elsewhere.raft_addr.port(), 9);
+        for wrong in [peers, "--member 1", &format!("{peers} --member 4"), &format!("{peers} --member 0")] {
+            assert!(group(wrong).is_err(), "{wrong}");
+        }
+        assert!(group("--peers 127.0.0.1:1,127.0.0.1:2 --member 1").is_err(), "no majority can outlive one of two");
     }
 
     #[test]

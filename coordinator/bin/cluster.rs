@@ -5,9 +5,8 @@ use crate::serve::{Stop, World, announce, bind, guard_address};
 use crate::{args, machine};
 use anyhow::{Context, bail};
 use coordinator::pg::{self, Cancels, ServeOptions};
-use coordinator::raft::Outbox;
 use coordinator::session::{Front, FrontOptions, Gate};
-use coordinator::txn::{self, Connector, Coordinator, Group, NewNode, Peers};
+use coordinator::txn::{self, Connector, Coordinator, NewNode, Peers, Seat};
 use engine::plan::{Engine, EngineOptions};
 use node::{Node, NodeOptions};
 use proto::wire::{GrpcNode, serve_peer};
@@ -42,6 +41,7 @@ pub struct ClusterOptions {
     pub write_memory_bytes: usize,
     /// Names of the nodes that live in this process.
     pub local_nodes: Vec<NodeName>,
+    pub core: txn::ClusterOptions,
 }
 
 impl ClusterOptions {
@@ -59,6 +59,7 @@ impl ClusterOptions {
             query_memory_bytes: 2 << 30,
             write_memory_bytes: args::default_write_memory_bytes(machine::memory_bytes()),
             local_nodes: vec![NodeName::from("dn1"), NodeName::from("dn2")],
+            core: txn::ClusterOptions::default(),
         }
     }
 
@@ -76,6 +77,7 @@ impl ClusterOptions {
             superuser_password: superuser_password.filter(|password| !password.is_empty()),
             connections_max: args.connections_max,
             query_memory_bytes: args.query_memory_mib << 20,
+            core: args.timeouts.options(),
             ..ClusterOptions::new(args.data_dir, args.sql_addr)
         })
     }
@@ -250,8 +252,10 @@ async fn open_coordinator(
 ) -> anyhow::Result<(Arc<Coordinator>, Option<JoinHandle<()>>)> {
     let dir = options.data_dir.join("coordinator");
     let peers = options.group.as_ref().map(|group| Arc::new(Peers::new(group.others())));
-    let outbox = peers.clone().map(|peers| peers as Arc<dyn Outbox>);
-    let group = options.group.as_ref().map_or_else(Group::alone, args::Group::group);
+    let seat = match (&options.group, &peers) {
+        (Some(group), Some(peers)) => Seat { group: group.group(), outbox: peers.clone() },
+        _ => Seat::alone(),
+    };
     let raft = match &options.group {
         Some(group) => {
             guard_address(group.raft_addr, "--raft-addr", options.insecure)?;
@@ -261,7 +265,7 @@ async fn open_coordinator(
     };
     let (vfs, clock, rng) = (world.vfs.clone(), world.clock.clone(), world.rng.clone());
     let nodes = Arc::new(Nodes { local });
-    let coordinator = Coordinator::open(vfs, clock, rng, &dir, group, outbox, nodes, txn::ClusterOptions::default())
+    let coordinator = Coordinator::open(vfs, clock, rng, &dir, seat, nodes, options.core.clone())
         .with_context(|| format!("cannot open {}", dir.display()))?;
     let coordinator = Arc::new(coordinator);
     let (Some(peers), Some(listener)) = (peers, raft) else { return Ok((coordinator, None)) };

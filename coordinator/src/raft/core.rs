@@ -41,10 +41,13 @@ pub struct Options {
     pub seed: u64,
 }
 
+/// See `Options::election_ticks`.
+pub const ELECTION_TICKS: u32 = 10;
+
 impl Options {
     /// For a tick of 100 milliseconds: elections after one to two seconds of silence.
     pub fn new(member: u64, seed: u64) -> Options {
-        Options { member, election_ticks: 10, heartbeat_ticks: 2, snapshot_ticks: 30, seed }
+        Options { member, election_ticks: ELECTION_TICKS as usize, heartbeat_ticks: 2, snapshot_ticks: 30, seed }
     }
 }
 

@@ -26,7 +26,9 @@ mod record;
 #[cfg(test)]
 mod simulation;
 
-pub use self::core::{After, Apply, Core, Decided, Input, Options, Persist, Proposal, Refusal, Role, Step};
+pub use self::core::{
+    After, Apply, Core, Decided, ELECTION_TICKS, Input, Options, Persist, Proposal, Refusal, Role, Step,
+};
 pub use disk::{Disk, Durable, Genesis, SNAPSHOT_FILE, read_only};
 pub use driver::{Driver, DriverOptions, Outbox, Reign, Standing, StateMachine, explained};
 pub use entries::Entries;

@@ -1,6 +1,6 @@
 //! The coordinator's core: catalog, log, sequence and nodes, opened together and closed together.
 
-use super::coordinator::{Coordinator, Group, Met};
+use super::coordinator::{Coordinator, Met, Seat};
 use super::link::Timeouts;
 use super::log::DecisionLog;
 use super::nodes::{Connector, Nodes};
@@ -109,7 +109,7 @@ impl Cluster {
         connector: Arc<dyn Connector>,
         options: ClusterOptions,
     ) -> Result<Arc<Cluster>> {
-        Coordinator::open(vfs, clock, rng, dir, Group::alone(), None, connector, options)?.lead().await
+        Coordinator::open(vfs, clock, rng, dir, Seat::alone(), connector, options)?.lead().await
     }
 
     /// Begins where the log ends, as the only one who writes it: brings up the nodes that answer, and starts watching

@@ -24,10 +24,16 @@ pub struct Group {
     pub voters: Vec<u64>,
 }
 
-impl Group {
-    /// One coordinator.
-    pub fn alone() -> Group {
-        Group { member: 1, voters: vec![1] }
+/// A coordinator's place in its group, and the way to the others.
+pub struct Seat {
+    pub group: Group,
+    pub outbox: Arc<dyn Outbox>,
+}
+
+impl Seat {
+    /// Of the only coordinator.
+    pub fn alone() -> Seat {
+        Seat { group: Group { member: 1, voters: vec![1] }, outbox: Arc::new(Nobody) }
     }
 }
 
@@ -63,8 +69,7 @@ impl Coordinator {
         clock: Arc<dyn Clock>,
         rng: Arc<dyn Rng>,
         dir: &Path,
-        group: Group,
-        outbox: Option<Arc<dyn Outbox>>,
+        seat: Seat,
         connector: Arc<dyn Connector>,
         options: ClusterOptions,
     ) -> Result<Coordinator> {
@@ -73,9 +78,9 @@ impl Coordinator {
         let driver_options = DriverOptions { log_bytes_max, segment_bytes_max, tick: options.raft_tick };
         // The same on all members: the first who leads gives the cluster its identity.
         let state = StateMachine::encode(&Machine::new(CatalogState::new(ClusterId::NONE)))?.into();
+        let Seat { group, outbox } = seat;
         let Group { member, voters } = group.clone();
         let genesis = || Genesis { member, incarnation: rng.next_u64(), voters, state };
-        let outbox = outbox.unwrap_or_else(|| Arc::new(Nobody));
         let driver = Driver::<Machine>::open(vfs, Arc::clone(&clock), dir, driver_options, outbox, genesis)?;
         let found = Group { member: driver.member(), voters: driver.voters().to_vec() };
         if found != group {

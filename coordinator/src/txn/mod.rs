@@ -31,7 +31,7 @@ pub(crate) mod tests;
 mod transaction;
 
 pub use cluster::{Cluster, ClusterOptions};
-pub use coordinator::{Coordinator, Group};
+pub use coordinator::{Coordinator, Group, Seat};
 pub use link::{Link, Timeouts};
 pub use log::{CATALOG, DecisionLog, Position, RaftLog, verify};
 pub use membership::{DEFAULT_NODE_PORT, NewNode};
