@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use engine::plan::{EngineOptions, Executor};
 use proto::{
     ChunkId, ChunkLayout, ChunkStats, ChunkWrite, Clock, ClusterId, CommitMode, CommitSeq, DataNode, Error,
-    FragmentRequest, FragmentStream, NodeIdentity, NodeStatus, Result, Rng, SqlState, TxnId, TxnOutcome,
+    FragmentRequest, FragmentStream, NodeIdentity, NodeStatus, Result, Rng, SqlState, SubTxn, TxnId, TxnOutcome,
 };
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use storage::{StorageError, Store, StoreOptions, Vfs};
@@ -93,15 +94,19 @@ impl DataNode for Node {
         self.stored(move |store| store.obey(cluster, epoch)).await
     }
 
-    async fn stage(&self, txn: TxnId, continues: bool, writes: Vec<ChunkWrite>) -> Result<()> {
+    async fn stage(&self, txn: TxnId, sub: SubTxn, continues: bool, writes: Vec<ChunkWrite>) -> Result<()> {
         self.stored(move |store| {
             if continues && store.outcome(txn)? == TxnOutcome::Unknown {
                 let reason = "its first rows are not here; the node restarted since they were staged".to_owned();
                 return Err(StorageError::Txn { txn, reason });
             }
-            store.stage(txn, writes)
+            store.stage(txn, sub, writes)
         })
         .await
+    }
+
+    async fn discard(&self, txn: TxnId, subs: Range<SubTxn>) -> Result<()> {
+        self.stored(move |store| store.discard(txn, subs)).await
     }
 
     async fn prepare(&self, txn: TxnId) -> Result<()> {

@@ -13,7 +13,7 @@ use futures::{StreamExt, TryStreamExt};
 use proto::wire::{GrpcNode, serve_node};
 use proto::{
     ChunkId, ChunkWrite, ClusterId, ColumnId, CommitMode, CommitSeq, DataNode, FragmentRequest, NodeIdentity, NodeName,
-    QueryId, Result, SlotSet, SqlState, SystemClock, SystemRng, TableId, TimeSlicing, TxnId, WriteKind, ipc,
+    QueryId, Result, SlotSet, SqlState, SubTxn, SystemClock, SystemRng, TableId, TimeSlicing, TxnId, WriteKind, ipc,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -146,7 +146,7 @@ async fn load(nodes: BTreeMap<NodeName, Arc<dyn DataNode>>) -> Arc<World> {
     for (name, writes) in writes {
         let node = &nodes[&name];
         node.attach(NodeIdentity { cluster: CLUSTER, name }).await.unwrap();
-        node.stage(txn(1), false, writes).await.unwrap();
+        node.stage(txn(1), SubTxn::FIRST, false, writes).await.unwrap();
         node.prepare(txn(1)).await.unwrap();
         node.commit(txn(1), CommitSeq(1), CommitMode::Prepared).await.unwrap();
     }
@@ -243,7 +243,7 @@ async fn a_snapshot_before_the_commit_sees_nothing_and_the_writer_sees_its_own()
         kind: WriteKind::Insert,
         body: ipc::encode_body(&rows).unwrap(),
     };
-    world.nodes[&chunk.nodes[0]].stage(txn(2), false, vec![write]).await.unwrap();
+    world.nodes[&chunk.nodes[0]].stage(txn(2), SubTxn::FIRST, false, vec![write]).await.unwrap();
     let engine = Engine::new(&EngineOptions::default(), Arc::new(SystemClock::new()));
     let statement = Parser::parse_sql(&PostgreSqlDialect {}, count).unwrap().remove(0);
     for (reader, expected) in [(None, 1000), (Some(txn(2)), 1000 + rows.num_rows())] {
@@ -265,7 +265,7 @@ async fn rows_are_there_after_close_and_open() {
     for node in &open_nodes {
         node.close().await.unwrap();
         assert!(node.hello().await.is_ok(), "a closed node can still say who it was");
-        assert!(node.stage(txn(9), false, Vec::new()).await.is_err());
+        assert!(node.stage(txn(9), SubTxn::FIRST, false, Vec::new()).await.is_err());
     }
     let error = query(&world, QUERIES[2], true, CommitSeq(1)).await.unwrap_err();
     assert!(error.message.starts_with("[dn"), "{error}");

@@ -1,12 +1,13 @@
 //! `trait DataNode`: all that a coordinator may ask of a node. Implemented by the node itself (embedded mode) and by
 //! the gRPC client; both must pass the same contract suite.
 
-use crate::{ChunkId, ClusterId, ColumnId, CommitSeq, NodeName, QueryId, Result, TableId, TxnId};
+use crate::{ChunkId, ClusterId, ColumnId, CommitSeq, NodeName, QueryId, Result, SubTxn, TableId, TxnId};
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// The cluster a node is bound to and the name it has there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,13 +162,23 @@ pub trait DataNode: Send + Sync + 'static {
 
     /// Adds changes to a transaction, which starts with its first `stage`. Not durable, not visible to others. The first
     /// one says `continues: false` and is waited for; later ones, of which several may be under way, say `true`: a node
-    /// that lost the transaction in a restart must refuse them, or the rest would commit without the beginning.
+    /// that lost the transaction in a restart must refuse them, or the rest would commit without the beginning. Numbers
+    /// of sub-transactions only grow from call to call.
     ///
     /// # Errors
-    /// After one, the transaction is to be aborted. A node out of memory for staged rows waits before it answers.
+    /// After one, the sub-transaction is to be discarded, or the transaction aborted: till then the node neither takes
+    /// more of it nor votes for it. A node out of memory for staged rows waits before it answers.
     /// `UNIQUE_VIOLATION` names the key and the values; `SERIALIZATION_FAILURE` says that a row to be removed was
     /// changed, or moved by sealing, since it was read.
-    async fn stage(&self, txn: TxnId, continues: bool, writes: Vec<ChunkWrite>) -> Result<()>;
+    async fn stage(&self, txn: TxnId, sub: SubTxn, continues: bool, writes: Vec<ChunkWrite>) -> Result<()>;
+
+    /// Takes back what the transaction staged under these numbers, as if it had never been: its rows, its removals, its
+    /// keys. The transaction goes on with higher numbers, also when one of these had failed. Idempotent. Not to be called
+    /// while a `stage` of the transaction is under way.
+    ///
+    /// # Errors
+    /// For a transaction the node does not know, as it may have lost it in a restart, or that has voted or ended.
+    async fn discard(&self, txn: TxnId, subs: Range<SubTxn>) -> Result<()>;
 
     /// The yes vote: on `Ok` the transaction's rows are durable and the node can only be told how it ended.
     async fn prepare(&self, txn: TxnId) -> Result<()>;

@@ -38,6 +38,16 @@ id!(
     QueryId(u64)
 );
 
+id!(
+    /// A part of a transaction that can be taken back by itself: what it does behind a savepoint. Numbered as they are
+    /// opened, from 0 for the transaction's beginning; never reused, also when taken back.
+    SubTxn(u32)
+);
+
+impl SubTxn {
+    pub const FIRST: SubTxn = SubTxn(0);
+}
+
 impl ColumnId {
     /// Columns that no table stores and every scan can produce: the address of a row, for a later removal
     /// (`data_node::WriteKind::Delete`). The chunk's id, as `bigint`.

@@ -10,7 +10,8 @@
 //! - Ranges are half-open; times are i64 microseconds since 1970-01-01 UTC.
 //!
 //! A write, seen from here: the coordinator calls `DataNode::stage` with Arrow IPC bodies, then either
-//! `commit(.., CommitMode::OnePhase)` or `prepare` followed by `commit(.., CommitMode::Prepared)`.
+//! `commit(.., CommitMode::OnePhase)` or `prepare` followed by `commit(.., CommitMode::Prepared)`. In between, `discard`
+//! takes back what came behind a savepoint.
 //! A read is one `DataNode::execute`, whose stream the caller may drop at any time.
 
 pub mod data_node;
@@ -30,7 +31,7 @@ pub use data_node::{
 };
 pub use env::{Clock, Rng, SystemClock, SystemRng};
 pub use error::{Error, Reaction, Result, SqlState};
-pub use ids::{ChunkId, ClusterId, ColumnId, CommitSeq, NodeName, QueryId, TableId, TxnId};
+pub use ids::{ChunkId, ClusterId, ColumnId, CommitSeq, NodeName, QueryId, SubTxn, TableId, TxnId};
 pub use peer::{Peer, PeerIdentity};
 pub use predicate::{ColumnPredicate, Latest, PredicateKind, Scalar};
 pub use slots::{SLOTS_COUNT, Slot, SlotSet};

@@ -12,7 +12,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use proto::data_node::FIELD_ID;
 use proto::{
     ChunkId, ChunkLayout, ChunkWrite, Clock, ClusterId, ColumnId, ColumnPredicate, CommitMode, CommitSeq, NodeIdentity,
-    PredicateKind, Scalar, SystemClock, SystemRng, TableId, TxnId, WriteKind,
+    PredicateKind, Scalar, SubTxn, SystemClock, SystemRng, TableId, TxnId, WriteKind,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -96,7 +96,7 @@ impl Writer {
         self.number += 1;
         self.unsealed_bytes += writes.iter().map(|write| write.body.len()).sum::<usize>();
         let txn = TxnId { cluster: CLUSTER, epoch: 1, number: self.number };
-        self.store.stage(txn, writes).unwrap();
+        self.store.stage(txn, SubTxn::FIRST, writes).unwrap();
         self.store.commit(txn, CommitSeq(self.number), CommitMode::OnePhase).unwrap();
     }
 

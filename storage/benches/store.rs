@@ -8,8 +8,8 @@ use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use proto::data_node::FIELD_ID;
 use proto::{
-    ChunkId, ChunkLayout, ChunkWrite, ClusterId, ColumnId, CommitMode, CommitSeq, NodeIdentity, SystemClock, SystemRng,
-    TableId, TxnId, WriteKind,
+    ChunkId, ChunkLayout, ChunkWrite, ClusterId, ColumnId, CommitMode, CommitSeq, NodeIdentity, SubTxn, SystemClock,
+    SystemRng, TableId, TxnId, WriteKind,
 };
 use std::hint::black_box;
 use std::sync::Arc;
@@ -72,7 +72,7 @@ fn open() -> (TempDir, Store) {
 
 fn insert(store: &Store, number: u64, write: &ChunkWrite) {
     let txn = TxnId { cluster: CLUSTER, epoch: 1, number };
-    store.stage(txn, vec![write.clone()]).unwrap();
+    store.stage(txn, SubTxn::FIRST, vec![write.clone()]).unwrap();
     store.commit(txn, CommitSeq(number), CommitMode::OnePhase).unwrap();
 }
 

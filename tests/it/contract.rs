@@ -8,8 +8,8 @@ use proto::data_node::FIELD_ID;
 use proto::wire::{GrpcNode, serve_node};
 use proto::{
     ChunkId, ChunkLayout, ChunkWrite, ClusterId, ColumnId, CommitMode, CommitSeq, DataNode, Error, FragmentRequest,
-    NodeIdentity, PROTOCOL, QueryId, Reaction, SqlState, SystemClock, SystemRng, TableId, TxnId, TxnOutcome, UniqueKey,
-    WriteKind, ipc,
+    NodeIdentity, PROTOCOL, QueryId, Reaction, SqlState, SubTxn, SystemClock, SystemRng, TableId, TxnId, TxnOutcome,
+    UniqueKey, WriteKind, ipc,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -148,6 +148,9 @@ contract! {
     addresses_of_nothing_are_refused,
     a_key_is_there_once,
     prepared_transactions_survive_a_restart_and_staged_ones_do_not,
+    a_discarded_part_leaves_nothing,
+    a_part_that_failed_can_be_discarded,
+    a_node_that_does_not_know_a_transaction_cannot_discard_of_it,
 }
 
 async fn a_new_node_belongs_to_nobody(over_grpc: bool) {
@@ -155,7 +158,7 @@ async fn a_new_node_belongs_to_nobody(over_grpc: bool) {
     let status = subject.node.hello().await.unwrap();
     assert_eq!((status.protocol, status.identity, status.in_doubt), (PROTOCOL, None, vec![]));
     assert_eq!(status.commit_seq_max, CommitSeq::ZERO);
-    assert!(subject.node.stage(txn(1), false, vec![write(1, 1)]).await.is_err(), "rows of no cluster");
+    assert!(subject.node.stage(txn(1), SubTxn::FIRST, false, vec![write(1, 1)]).await.is_err(), "rows of no cluster");
 }
 
 async fn an_attached_node_stays_with_its_cluster(over_grpc: bool) {
@@ -171,8 +174,8 @@ async fn an_attached_node_stays_with_its_cluster(over_grpc: bool) {
 
 async fn one_phase_commit_makes_rows_countable(over_grpc: bool) {
     let subject = Subject::attached(over_grpc).await;
-    subject.node.stage(txn(1), false, vec![write(1, 10), write(2, 5)]).await.unwrap();
-    subject.node.stage(txn(1), true, vec![write(1, 7)]).await.unwrap();
+    subject.node.stage(txn(1), SubTxn::FIRST, false, vec![write(1, 10), write(2, 5)]).await.unwrap();
+    subject.node.stage(txn(1), SubTxn::FIRST, true, vec![write(1, 7)]).await.unwrap();
     assert_eq!(subject.node.outcome(txn(1)).await.unwrap(), TxnOutcome::Staged);
     assert_eq!(subject.rows(1).await.unwrap_or(0), 0, "not before the commit");
     subject.node.commit(txn(1), CommitSeq(5), CommitMode::OnePhase).await.unwrap();
@@ -183,7 +186,7 @@ async fn one_phase_commit_makes_rows_countable(over_grpc: bool) {
 
 async fn a_prepared_transaction_waits_for_its_decision(over_grpc: bool) {
     let subject = Subject::attached(over_grpc).await;
-    subject.node.stage(txn(1), false, vec![write(1, 10)]).await.unwrap();
+    subject.node.stage(txn(1), SubTxn::FIRST, false, vec![write(1, 10)]).await.unwrap();
     subject.node.prepare(txn(1)).await.unwrap();
     assert_eq!(subject.node.outcome(txn(1)).await.unwrap(), TxnOutcome::Prepared);
     assert_eq!(subject.node.hello().await.unwrap().in_doubt, vec![txn(1)]);
@@ -194,9 +197,9 @@ async fn a_prepared_transaction_waits_for_its_decision(over_grpc: bool) {
 
 async fn an_aborted_transaction_leaves_nothing(over_grpc: bool) {
     let subject = Subject::attached(over_grpc).await;
-    subject.node.stage(txn(1), false, vec![write(1, 10)]).await.unwrap();
+    subject.node.stage(txn(1), SubTxn::FIRST, false, vec![write(1, 10)]).await.unwrap();
     subject.node.abort(txn(1)).await.unwrap();
-    subject.node.stage(txn(2), false, vec![write(1, 10)]).await.unwrap();
+    subject.node.stage(txn(2), SubTxn::FIRST, false, vec![write(1, 10)]).await.unwrap();
     subject.node.prepare(txn(2)).await.unwrap();
     subject.node.abort(txn(2)).await.unwrap();
     assert_eq!(subject.rows(1).await.unwrap_or(0), 0);
@@ -209,7 +212,7 @@ async fn an_aborted_transaction_leaves_nothing(over_grpc: bool) {
 async fn verbs_may_be_repeated(over_grpc: bool) {
     let subject = Subject::attached(over_grpc).await;
     subject.node.abort(txn(9)).await.unwrap();
-    subject.node.stage(txn(1), false, vec![write(1, 10)]).await.unwrap();
+    subject.node.stage(txn(1), SubTxn::FIRST, false, vec![write(1, 10)]).await.unwrap();
     subject.node.prepare(txn(1)).await.unwrap();
     subject.node.prepare(txn(1)).await.unwrap();
     for _ in 0..3 {
@@ -229,16 +232,16 @@ async fn an_unknown_transaction_can_never_commit(over_grpc: bool) {
 
 async fn an_older_epoch_is_refused(over_grpc: bool) {
     let subject = Subject::attached(over_grpc).await;
-    subject.node.stage(txn_of_epoch(3, 1), false, vec![write(1, 1)]).await.unwrap();
+    subject.node.stage(txn_of_epoch(3, 1), SubTxn::FIRST, false, vec![write(1, 1)]).await.unwrap();
     assert_eq!(subject.node.hello().await.unwrap().epoch_max, 3);
-    assert!(subject.node.stage(txn_of_epoch(2, 9), false, vec![write(1, 1)]).await.is_err());
+    assert!(subject.node.stage(txn_of_epoch(2, 9), SubTxn::FIRST, false, vec![write(1, 1)]).await.is_err());
 }
 
 async fn who_obeys_a_new_coordinator_forgets_and_refuses_the_old_one(over_grpc: bool) {
     let subject = Subject::attached(over_grpc).await;
     let (open, voted) = (txn_of_epoch(2, 1), txn_of_epoch(2, 2));
-    subject.node.stage(open, false, vec![write(1, 1)]).await.unwrap();
-    subject.node.stage(voted, false, vec![write(1, 2)]).await.unwrap();
+    subject.node.stage(open, SubTxn::FIRST, false, vec![write(1, 1)]).await.unwrap();
+    subject.node.stage(voted, SubTxn::FIRST, false, vec![write(1, 2)]).await.unwrap();
     subject.node.prepare(voted).await.unwrap();
     subject.node.obey(CLUSTER, 3).await.unwrap();
     subject.node.obey(CLUSTER, 3).await.unwrap();
@@ -247,7 +250,7 @@ async fn who_obeys_a_new_coordinator_forgets_and_refuses_the_old_one(over_grpc: 
     assert_eq!(subject.node.outcome(open).await.unwrap(), TxnOutcome::Unknown);
     let refused = [
         subject.node.obey(CLUSTER, 2).await.err(),
-        subject.node.stage(txn_of_epoch(2, 3), false, vec![write(1, 1)]).await.err(),
+        subject.node.stage(txn_of_epoch(2, 3), SubTxn::FIRST, false, vec![write(1, 1)]).await.err(),
         subject.node.execute(fragment(CommitSeq::before(2))).await.err(),
     ];
     for error in refused {
@@ -262,23 +265,23 @@ async fn who_obeys_a_new_coordinator_forgets_and_refuses_the_old_one(over_grpc: 
 async fn a_transaction_of_another_cluster_is_refused(over_grpc: bool) {
     let subject = Subject::attached(over_grpc).await;
     let stranger = TxnId { cluster: ClusterId([9; 16]), epoch: 1, number: 1 };
-    assert!(subject.node.stage(stranger, false, vec![write(1, 1)]).await.is_err());
+    assert!(subject.node.stage(stranger, SubTxn::FIRST, false, vec![write(1, 1)]).await.is_err());
 }
 
 async fn damaged_rows_are_refused(over_grpc: bool) {
     let subject = Subject::attached(over_grpc).await;
     let mut cut = write(1, 100);
     cut.body = cut.body.slice(..cut.body.len() / 2);
-    assert!(subject.node.stage(txn(1), false, vec![cut]).await.is_err());
+    assert!(subject.node.stage(txn(1), SubTxn::FIRST, false, vec![cut]).await.is_err());
     subject.node.abort(txn(1)).await.unwrap();
-    subject.node.stage(txn(2), false, vec![write(1, 100)]).await.unwrap();
+    subject.node.stage(txn(2), SubTxn::FIRST, false, vec![write(1, 100)]).await.unwrap();
     subject.node.commit(txn(2), CommitSeq(1), CommitMode::OnePhase).await.unwrap();
     assert_eq!(subject.rows(1).await, Some(100));
 }
 
 async fn dropped_chunks_are_gone(over_grpc: bool) {
     let subject = Subject::attached(over_grpc).await;
-    subject.node.stage(txn(1), false, vec![write(1, 10), write(2, 10)]).await.unwrap();
+    subject.node.stage(txn(1), SubTxn::FIRST, false, vec![write(1, 10), write(2, 10)]).await.unwrap();
     subject.node.commit(txn(1), CommitSeq(1), CommitMode::OnePhase).await.unwrap();
     for _ in 0..2 {
         subject.node.drop_chunks(vec![ChunkId(1), ChunkId(77)]).await.unwrap();
@@ -288,7 +291,7 @@ async fn dropped_chunks_are_gone(over_grpc: bool) {
 
 async fn chunks_are_sealed_in_the_order_that_is_asked_for(over_grpc: bool) {
     let subject = Subject::attached(over_grpc).await;
-    subject.node.stage(txn(1), false, vec![write(1, 10)]).await.unwrap();
+    subject.node.stage(txn(1), SubTxn::FIRST, false, vec![write(1, 10)]).await.unwrap();
     subject.node.commit(txn(1), CommitSeq(1), CommitMode::OnePhase).await.unwrap();
     for (sort, order) in [(vec![ColumnId(1)], "time"), (vec![ColumnId(2), ColumnId(1)], "v, time")] {
         let layout = ChunkLayout { sort, ..write(1, 0).layout };
@@ -305,7 +308,7 @@ async fn chunks_are_sealed_in_the_order_that_is_asked_for(over_grpc: bool) {
 /// Ten rows in a segment: the first one of a store, so that their addresses are known here.
 async fn sealed(over_grpc: bool) -> Subject {
     let subject = Subject::attached(over_grpc).await;
-    subject.node.stage(txn(1), false, vec![write(1, 10)]).await.unwrap();
+    subject.node.stage(txn(1), SubTxn::FIRST, false, vec![write(1, 10)]).await.unwrap();
     subject.node.commit(txn(1), CommitSeq(1), CommitMode::OnePhase).await.unwrap();
     let vfs = subject.vfs.clone();
     vfs.kill_process();
@@ -330,11 +333,11 @@ fn removal(part: i64, rows: &[i64]) -> ChunkWrite {
 
 async fn removed_rows_are_gone_with_the_commit(over_grpc: bool) {
     let subject = sealed(over_grpc).await;
-    subject.node.stage(txn(2), false, vec![removal(1, &[0, 3]), write(1, 1)]).await.unwrap();
+    subject.node.stage(txn(2), SubTxn::FIRST, false, vec![removal(1, &[0, 3]), write(1, 1)]).await.unwrap();
     assert_eq!(subject.rows(1).await, Some(10), "not before the commit");
     subject.node.commit(txn(2), CommitSeq(2), CommitMode::OnePhase).await.unwrap();
     assert_eq!(subject.rows(1).await, Some(9), "two of ten are gone, and one came");
-    subject.node.stage(txn(3), false, vec![removal(1, &[4])]).await.unwrap();
+    subject.node.stage(txn(3), SubTxn::FIRST, false, vec![removal(1, &[4])]).await.unwrap();
     subject.node.prepare(txn(3)).await.unwrap();
     subject.vfs.restart();
     let subject = Subject::open_on(subject.vfs.clone(), subject.over_grpc).await;
@@ -345,9 +348,9 @@ async fn removed_rows_are_gone_with_the_commit(over_grpc: bool) {
 
 async fn a_row_is_removed_once(over_grpc: bool) {
     let subject = sealed(over_grpc).await;
-    subject.node.stage(txn(2), false, vec![removal(1, &[5])]).await.unwrap();
+    subject.node.stage(txn(2), SubTxn::FIRST, false, vec![removal(1, &[5])]).await.unwrap();
     subject.node.commit(txn(2), CommitSeq(2), CommitMode::OnePhase).await.unwrap();
-    let again = subject.node.stage(txn(3), false, vec![removal(1, &[4, 5])]).await;
+    let again = subject.node.stage(txn(3), SubTxn::FIRST, false, vec![removal(1, &[4, 5])]).await;
     assert_code(again, SqlState::SERIALIZATION_FAILURE);
     assert!(subject.node.commit(txn(3), CommitSeq(3), CommitMode::OnePhase).await.is_err(), "it lacks a change");
     subject.node.abort(txn(3)).await.unwrap();
@@ -356,10 +359,10 @@ async fn a_row_is_removed_once(over_grpc: bool) {
 
 async fn a_removal_waits_for_another_of_the_same_row(over_grpc: bool) {
     let subject = sealed(over_grpc).await;
-    subject.node.stage(txn(2), false, vec![removal(1, &[5])]).await.unwrap();
+    subject.node.stage(txn(2), SubTxn::FIRST, false, vec![removal(1, &[5])]).await.unwrap();
     let node = subject.node.clone();
-    let waiting = tokio::spawn(async move { node.stage(txn(3), false, vec![removal(1, &[5])]).await });
-    subject.node.stage(txn(4), false, vec![removal(1, &[6])]).await.unwrap();
+    let waiting = tokio::spawn(async move { node.stage(txn(3), SubTxn::FIRST, false, vec![removal(1, &[5])]).await });
+    subject.node.stage(txn(4), SubTxn::FIRST, false, vec![removal(1, &[6])]).await.unwrap();
     subject.node.abort(txn(2)).await.unwrap();
     waiting.await.unwrap().unwrap();
     subject.node.commit(txn(3), CommitSeq(2), CommitMode::OnePhase).await.unwrap();
@@ -368,10 +371,16 @@ async fn a_removal_waits_for_another_of_the_same_row(over_grpc: bool) {
 
 async fn addresses_of_nothing_are_refused(over_grpc: bool) {
     let subject = sealed(over_grpc).await;
-    assert_code(subject.node.stage(txn(2), false, vec![removal(77, &[0])]).await, SqlState::SERIALIZATION_FAILURE);
-    assert!(subject.node.stage(txn(3), false, vec![removal(1, &[10])]).await.is_err(), "it has ten rows");
+    assert_code(
+        subject.node.stage(txn(2), SubTxn::FIRST, false, vec![removal(77, &[0])]).await,
+        SqlState::SERIALIZATION_FAILURE,
+    );
+    assert!(
+        subject.node.stage(txn(3), SubTxn::FIRST, false, vec![removal(1, &[10])]).await.is_err(),
+        "it has ten rows"
+    );
     let rows = ChunkWrite { kind: WriteKind::Delete, ..write(1, 3) };
-    assert!(subject.node.stage(txn(4), false, vec![rows]).await.is_err(), "rows are no addresses");
+    assert!(subject.node.stage(txn(4), SubTxn::FIRST, false, vec![rows]).await.is_err(), "rows are no addresses");
     assert_eq!(subject.rows(1).await, Some(10));
 }
 
@@ -382,12 +391,12 @@ async fn a_key_is_there_once(over_grpc: bool) {
         write.layout.keys = vec![UniqueKey { name: "t_pkey".into(), columns: vec![ColumnId(1)] }];
         write
     };
-    let refused = subject.node.stage(txn(2), false, vec![keyed(1)]).await.unwrap_err();
+    let refused = subject.node.stage(txn(2), SubTxn::FIRST, false, vec![keyed(1)]).await.unwrap_err();
     assert_eq!((refused.code, refused.reaction), (SqlState::UNIQUE_VIOLATION, Reaction::Report));
     assert_eq!(refused.message, "duplicate key value violates unique constraint \"t_pkey\"");
     assert_eq!(refused.detail.as_deref(), Some("Key (time)=(1970-01-01 00:00:00+00) already exists."));
     subject.node.abort(txn(2)).await.unwrap();
-    subject.node.stage(txn(3), false, vec![removal(1, &[0]), keyed(1)]).await.unwrap();
+    subject.node.stage(txn(3), SubTxn::FIRST, false, vec![removal(1, &[0]), keyed(1)]).await.unwrap();
     subject.node.commit(txn(3), CommitSeq(3), CommitMode::OnePhase).await.unwrap();
     assert_eq!(subject.rows(1).await, Some(10), "one went, one came");
 }
@@ -395,11 +404,11 @@ async fn a_key_is_there_once(over_grpc: bool) {
 async fn prepared_transactions_survive_a_restart_and_staged_ones_do_not(over_grpc: bool) {
     let subject = Subject::attached(over_grpc).await;
     let incarnation = subject.node.hello().await.unwrap().incarnation;
-    subject.node.stage(txn(1), false, vec![write(1, 10)]).await.unwrap();
+    subject.node.stage(txn(1), SubTxn::FIRST, false, vec![write(1, 10)]).await.unwrap();
     subject.node.commit(txn(1), CommitSeq(1), CommitMode::OnePhase).await.unwrap();
-    subject.node.stage(txn(2), false, vec![write(1, 10)]).await.unwrap();
+    subject.node.stage(txn(2), SubTxn::FIRST, false, vec![write(1, 10)]).await.unwrap();
     subject.node.prepare(txn(2)).await.unwrap();
-    subject.node.stage(txn(3), false, vec![write(1, 10)]).await.unwrap();
+    subject.node.stage(txn(3), SubTxn::FIRST, false, vec![write(1, 10)]).await.unwrap();
 
     // What a power cut at this moment leaves on the disk.
     subject.vfs.restart();
@@ -411,4 +420,56 @@ async fn prepared_transactions_survive_a_restart_and_staged_ones_do_not(over_grp
     assert_eq!(subject.node.outcome(txn(3)).await.unwrap(), TxnOutcome::Unknown);
     subject.node.commit(txn(2), CommitSeq(2), CommitMode::Prepared).await.unwrap();
     assert_eq!(subject.rows(1).await, Some(20));
+}
+
+async fn a_discarded_part_leaves_nothing(over_grpc: bool) {
+    let subject = sealed(over_grpc).await;
+    let later = SubTxn(1)..SubTxn(3);
+    subject.node.stage(txn(2), SubTxn::FIRST, false, vec![write(1, 1)]).await.unwrap();
+    subject.node.stage(txn(2), SubTxn(1), true, vec![removal(1, &[4]), write(2, 5)]).await.unwrap();
+    subject.node.stage(txn(2), SubTxn(2), true, vec![removal(1, &[5]), write(1, 7)]).await.unwrap();
+    for _ in 0..2 {
+        subject.node.discard(txn(2), later.clone()).await.unwrap();
+    }
+    assert_eq!(subject.node.outcome(txn(2)).await.unwrap(), TxnOutcome::Staged);
+    assert!(subject.node.stage(txn(2), SubTxn(2), true, vec![write(1, 7)]).await.is_err(), "its number is gone");
+    subject.node.stage(txn(3), SubTxn::FIRST, false, vec![removal(1, &[4])]).await.unwrap();
+    subject.node.abort(txn(3)).await.unwrap();
+    subject.node.stage(txn(2), SubTxn(3), true, vec![removal(1, &[6])]).await.unwrap();
+    subject.node.prepare(txn(2)).await.unwrap();
+    assert!(subject.node.discard(txn(2), SubTxn(3)..SubTxn(4)).await.is_err(), "it has voted");
+    subject.vfs.restart();
+    let subject = Subject::open_on(subject.vfs.clone(), subject.over_grpc).await;
+    subject.node.commit(txn(2), CommitSeq(2), CommitMode::Prepared).await.unwrap();
+    assert_eq!((subject.rows(1).await, subject.rows(2).await), (Some(10), None), "one went, one came");
+}
+
+async fn a_part_that_failed_can_be_discarded(over_grpc: bool) {
+    let subject = sealed(over_grpc).await;
+    let gone = || vec![removal(77, &[0])];
+    for (number, begun) in [(2, false), (3, true)] {
+        if begun {
+            subject.node.stage(txn(number), SubTxn::FIRST, false, vec![write(1, 1)]).await.unwrap();
+        }
+        let failed = subject.node.stage(txn(number), SubTxn(1), begun, gone()).await;
+        assert_code(failed, SqlState::SERIALIZATION_FAILURE);
+        assert!(
+            subject.node.stage(txn(number), SubTxn(1), true, vec![write(1, 1)]).await.is_err(),
+            "it lacks a change"
+        );
+        subject.node.discard(txn(number), SubTxn(1)..SubTxn(2)).await.unwrap();
+        subject.node.stage(txn(number), SubTxn(2), begun, vec![write(1, 2)]).await.unwrap();
+        subject.node.commit(txn(number), CommitSeq(number), CommitMode::OnePhase).await.unwrap();
+    }
+    assert_eq!(subject.rows(1).await, Some(15));
+}
+
+async fn a_node_that_does_not_know_a_transaction_cannot_discard_of_it(over_grpc: bool) {
+    let subject = Subject::attached(over_grpc).await;
+    assert_code(subject.node.discard(txn(1), SubTxn(1)..SubTxn(2)).await, SqlState::SERIALIZATION_FAILURE);
+    subject.node.stage(txn(2), SubTxn::FIRST, false, vec![write(1, 10)]).await.unwrap();
+    subject.vfs.restart();
+    let subject = Subject::open_on(subject.vfs.clone(), subject.over_grpc).await;
+    let refused = subject.node.discard(txn(2), SubTxn(1)..SubTxn(2)).await.expect_err("its beginning is lost");
+    assert_eq!((refused.code, refused.reaction), (SqlState::SERIALIZATION_FAILURE, Reaction::Abort));
 }

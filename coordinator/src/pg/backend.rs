@@ -136,6 +136,17 @@ pub trait Conversation: Send {
         CancellationToken::new()
     }
 
+    /// Changes with every savepoint and way back to one. A portal belongs to the era in which it is bound.
+    fn era(&self) -> u64 {
+        0
+    }
+
+    /// Whether portals of an era stay open behind a failed statement, or behind the way back to a savepoint.
+    fn is_alive(&self, era: u64) -> bool {
+        let _ = era;
+        false
+    }
+
     /// The statements prepared by name, shared by Parse messages and SQL's PREPARE, EXECUTE and DEALLOCATE.
     fn statements(&mut self) -> &mut Statements;
 

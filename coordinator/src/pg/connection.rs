@@ -227,11 +227,15 @@ impl Connection {
         params: Vec<datafusion::scalar::ScalarValue>,
         attention: &mut Attention,
     ) -> Result<Outcome, Failure> {
+        let era = self.conversation.era();
         let execution = self.conversation.execute(prepared, params);
         let outcome = match prepared.statement.interruptible {
             true => attention.watch(&mut self.inlet, execution).await??,
             false => execution.await?,
         };
+        if self.conversation.era() != era {
+            self.close_dead_portals();
+        }
         self.feed_notices()?;
         Ok(outcome)
     }
@@ -287,10 +291,15 @@ impl Connection {
     }
 
     async fn failed(&mut self, error: &Error) -> Result<(), End> {
-        self.portals.clear();
         self.conversation.fail().await;
+        self.close_dead_portals();
         self.feed_notices()?;
         Ok(self.outlet.feed(&error_response(error, Gravity::Error))?)
+    }
+
+    fn close_dead_portals(&mut self) {
+        let conversation = &self.conversation;
+        self.portals.keep(|era| conversation.is_alive(era));
     }
 
     async fn ready(&mut self) -> Result<(), End> {

@@ -22,6 +22,7 @@ const DUPLICATE_CURSOR: SqlState = SqlState::new("42P03");
 
 /// A statement with its parameters and result formats.
 pub(super) struct Portal {
+    era: u64,
     prepared: Prepared,
     formats: Vec<Format>,
     state: State,
@@ -57,6 +58,11 @@ impl Portals {
 
     pub(super) fn clear(&mut self) {
         self.0.clear();
+    }
+
+    /// Closes those of other eras.
+    pub(super) fn keep(&mut self, is_alive: impl Fn(u64) -> bool) {
+        self.0.retain(|_, portal| is_alive(portal.era));
     }
 
     /// Inside a transaction block portals stay.
@@ -138,7 +144,8 @@ impl Connection {
                 return Err(Error::new(SqlState::PROTOCOL_VIOLATION, message).into());
             }
         };
-        self.portals.insert(bind.portal, Portal { prepared, formats, state: State::Bound(params) })?;
+        let era = self.conversation.era();
+        self.portals.insert(bind.portal, Portal { era, prepared, formats, state: State::Bound(params) })?;
         self.outlet.feed(&BindComplete::new())?;
         Ok(Then::Continue)
     }
@@ -196,17 +203,17 @@ impl Connection {
     }
 
     pub(super) async fn execute_portal(&mut self, name: String, rows_max: Option<u64>) -> Result<Then, Failure> {
-        let Portal { prepared, formats, state } = self.portals.remove(&name).ok_or_else(|| no_portal(&name))?;
+        let Portal { era, prepared, formats, state } = self.portals.remove(&name).ok_or_else(|| no_portal(&name))?;
         if prepared.statement.is_empty() {
             self.outlet.feed(&EmptyQueryResponse::new())?;
-            self.portals.insert(name, Portal { prepared, formats, state })?;
+            self.portals.insert(name, Portal { era, prepared, formats, state })?;
             return Ok(Then::Continue);
         }
         if let State::Bound(params) = &state
             && let Some(Gathered { tag, is_full }) = self.gather(&prepared, params).await?
         {
             self.complete(tag)?;
-            self.portals.insert(name, Portal { prepared, formats, state: State::Finished(None) })?;
+            self.portals.insert(name, Portal { era, prepared, formats, state: State::Finished(None) })?;
             if is_full {
                 self.release().await?;
             }
@@ -250,7 +257,7 @@ impl Connection {
         let status = self.conversation.transaction_status();
         match status_before != TransactionStatus::Idle && status == TransactionStatus::Idle {
             true => self.portals.clear(),
-            false => self.portals.insert(name, Portal { prepared, formats, state })?,
+            false => self.portals.insert(name, Portal { era, prepared, formats, state })?,
         }
         Ok(Then::Continue)
     }

@@ -32,7 +32,7 @@ impl Conversation for Session {
 
     async fn prepare(&mut self, statement: &Statement, param_types: &[u32]) -> Result<Prepared> {
         let Some(parsed) = parsed_of(statement) else { return Ok(Prepared::empty()) };
-        if !dispatch::ends_block(&parsed.command) {
+        if !dispatch::leaves_failed_block(&parsed.command) {
             self.block.check_usable()?;
             self.refresh().await?;
         }
@@ -57,7 +57,7 @@ impl Conversation for Session {
         let Some(parsed) = parsed_of(&prepared.statement) else {
             return Err(Error::internal("an empty statement cannot be executed"));
         };
-        if !dispatch::ends_block(&parsed.command) {
+        if !dispatch::leaves_failed_block(&parsed.command) {
             self.block.check_usable()?;
             self.refresh().await?;
         }
@@ -93,7 +93,10 @@ impl Conversation for Session {
             }
             State::Open => {
                 self.block.fail();
-                self.abandon().await;
+                // With savepoints a part of the transaction may be wanted still.
+                if !self.block.has_savepoints() {
+                    self.abandon().await;
+                }
             }
             State::Idle | State::Failed => {}
         }
@@ -105,6 +108,14 @@ impl Conversation for Session {
             State::Open => TransactionStatus::Block,
             State::Failed => TransactionStatus::Failed,
         }
+    }
+
+    fn era(&self) -> u64 {
+        self.block.era()
+    }
+
+    fn is_alive(&self, era: u64) -> bool {
+        self.block.is_alive(era)
     }
 
     fn statements(&mut self) -> &mut Statements {

@@ -2,7 +2,7 @@
 
 use super::parse::{Command, Parsed};
 use super::query::QueryPlan;
-use super::{Session, copy, define, query, utility, write};
+use super::{Session, copy, define, query, savepoint, utility, write};
 use crate::pg::backend::{Outcome, OutputColumn, Prepared};
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast::Statement;
@@ -36,8 +36,8 @@ pub(super) fn is_interruptible(command: &Command) -> bool {
     !matches!(command, Command::Sql(Statement::Commit { .. } | Statement::Rollback { .. }))
 }
 
-/// What a failed block still accepts.
-pub(super) fn ends_block(command: &Command) -> bool {
+/// What a failed block still accepts: its end, and the way back to a savepoint.
+pub(super) fn leaves_failed_block(command: &Command) -> bool {
     matches!(command, Command::Sql(Statement::Commit { .. } | Statement::Rollback { .. }))
 }
 
@@ -97,9 +97,9 @@ async fn execute_sql(session: &mut Session, statement: &Statement) -> Result<Out
         }
         Statement::Commit { .. } => utility::commit(session).await,
         Statement::Rollback { savepoint: None, .. } => utility::rollback(session).await,
-        Statement::Rollback { .. } | Statement::Savepoint { .. } | Statement::ReleaseSavepoint { .. } => {
-            Err(Error::unsupported("a savepoint"))
-        }
+        Statement::Rollback { savepoint: Some(name), .. } => savepoint::rollback_to(session, name).await,
+        Statement::Savepoint { name } => savepoint::open(session, name).await,
+        Statement::ReleaseSavepoint { name } => savepoint::release(session, name).await,
         Statement::Set(set) => utility::set(session, set).await,
         Statement::ShowVariable { variable } => utility::show(session, variable),
         Statement::Reset(reset) => utility::reset(session, reset),

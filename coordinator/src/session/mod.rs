@@ -1,6 +1,7 @@
 //! One client's conversation: its identity, settings, transaction block, prepared statements and cursors.
 //!
 //! `front` lets clients in · `parse` text to statements · `variables` SET and SHOW · `block` the transaction block ·
+//! `savepoint` places to take it back to ·
 //! `dispatch` a statement to whoever runs it: `query` (SELECT, EXPLAIN), `write/` (INSERT, UPDATE, DELETE), `copy`,
 //! `cursor`, `utility`, and the definitions in `define/` (tables, roles, databases, grants).
 //!
@@ -21,6 +22,7 @@ mod gate;
 mod parse;
 mod query;
 mod relations;
+mod savepoint;
 mod system;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,5 @@
-//! Pipelines of prepared INSERTs on the wire: what is answered in which order, and how many writes they cost.
+//! Pipelines of prepared INSERTs on the wire: what is answered in which order, and how many writes they cost. Savepoints
+//! when nodes refuse rows or are lost.
 
 use super::{Front, FrontOptions};
 use crate::pg::tests::raw::{Message, Raw, V3, kinds, message, startup};
@@ -268,4 +269,50 @@ async fn slow_nodes_slow_a_copy() {
     assert_eq!(kinds(&raw.until_ready().await), "CZ");
     let count = sent.load(Ordering::SeqCst) / (5 + (64 << 10) / LINE.len() * LINE.len()) * ((64 << 10) / LINE.len());
     assert_eq!(rows(&world), count);
+}
+
+/// The error's code, if there is one, and the status at the end.
+async fn said(raw: &mut Raw, sql: &str) -> (String, char) {
+    let messages = raw.query(sql).await;
+    (error(&messages), messages.last().unwrap().body[0] as char)
+}
+
+#[tokio::test]
+async fn a_savepoint_on_a_node_that_was_lost_cannot_be_gone_back_to() {
+    for (restarted, code) in [(true, "40001"), (false, "08006")] {
+        let (world, mut raw) = client().await;
+        let all = [("BEGIN", "", 'T'), ("INSERT INTO p VALUES (1, 'a')", "", 'T'), ("SAVEPOINT s", "", 'T')];
+        for (sql, code, status) in all.into_iter().chain([("INSERT INTO p VALUES (2, 'b')", "", 'T')]) {
+            assert_eq!(said(&mut raw, sql).await, (code.to_owned(), status), "{sql}");
+        }
+        for node in [&world.dn1, &world.dn2] {
+            match restarted {
+                true => node.restart(),
+                false => node.kill(),
+            }
+        }
+        for _ in 0..2 {
+            assert_eq!(said(&mut raw, "ROLLBACK TO s").await, (code.to_owned(), 'E'));
+        }
+        assert_eq!(said(&mut raw, "SELECT 1").await, ("25P02".to_owned(), 'E'));
+        assert_eq!(said(&mut raw, "COMMIT").await, (String::new(), 'I'));
+        assert_eq!(rows(&world), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_its_node_refused_goes_with_the_savepoint() {
+    let (world, mut raw) = client().await;
+    assert_eq!(kinds(&raw.query("BEGIN; INSERT INTO p VALUES (1, 'a'); SAVEPOINT s").await), "CCCZ");
+    for node in [&world.dn1, &world.dn2] {
+        node.refuse_rows(Error::new(SqlState::DISK_FULL, "no space left on device"));
+    }
+    // Rows without a key are on their way when the statement returns; RELEASE waits for them.
+    raw.query("INSERT INTO p VALUES (2, 'b')").await;
+    let (code, status) = said(&mut raw, "RELEASE s").await;
+    assert!(["53100", "25P02"].contains(&code.as_str()) && status == 'E', "{code}");
+    [&world.dn1, &world.dn2].into_iter().for_each(|node| node.take_rows_again());
+    assert_eq!(said(&mut raw, "ROLLBACK TO s").await, (String::new(), 'T'));
+    assert_eq!(said(&mut raw, "INSERT INTO p VALUES (3, 'c'); COMMIT").await, (String::new(), 'I'));
+    assert_eq!(rows(&world), 2);
 }

@@ -37,7 +37,14 @@ fn set_modes(session: &mut Session, modes: &[TransactionMode]) -> Result<()> {
         match mode {
             TransactionMode::AccessMode(TransactionAccessMode::ReadOnly) => session.block.read_only = true,
             TransactionMode::AccessMode(TransactionAccessMode::ReadWrite) => session.block.read_only = false,
-            TransactionMode::IsolationLevel(level) => session.block.isolation = isolation(*level)?,
+            TransactionMode::IsolationLevel(level) => {
+                let level = isolation(*level)?;
+                if level != session.block.isolation && session.block.has_savepoints() {
+                    let text = "SET TRANSACTION ISOLATION LEVEL must not be called in a subtransaction";
+                    return Err(Error::new(SqlState::ACTIVE_SQL_TRANSACTION, text));
+                }
+                session.block.isolation = level;
+            }
         }
     }
     Ok(())
@@ -372,7 +379,7 @@ pub(super) async fn declare(session: &mut Session, declarations: &[Declare]) -> 
         return Err(Error::new(SqlState::NO_ACTIVE_SQL_TRANSACTION, message));
     }
     let (columns, stream) = rows_of(session, &Statement::Query(query.clone())).await?;
-    session.cursors.declare(fold(name), columns, stream)?;
+    session.cursors.declare(fold(name), columns, stream, session.block.era())?;
     done("DECLARE CURSOR")
 }
 

@@ -7,9 +7,10 @@ use futures::StreamExt;
 use parking_lot::RwLock;
 use proto::{
     ChunkId, ChunkLayout, ChunkStats, ChunkWrite, ClusterId, CommitMode, CommitSeq, DataNode, Error, FragmentRequest,
-    FragmentStream, NodeIdentity, NodeName, NodeStatus, Reaction, Result, SqlState, TxnId, TxnOutcome,
+    FragmentStream, NodeIdentity, NodeName, NodeStatus, Reaction, Result, SqlState, SubTxn, TxnId, TxnOutcome,
 };
 use std::future::Future;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -159,9 +160,13 @@ impl DataNode for Link {
         self.call(self.0.timeouts.call, Reaction::Retry, |node| async move { node.obey(cluster, epoch).await }).await
     }
 
-    async fn stage(&self, txn: TxnId, continues: bool, writes: Vec<ChunkWrite>) -> Result<()> {
+    async fn stage(&self, txn: TxnId, sub: SubTxn, continues: bool, writes: Vec<ChunkWrite>) -> Result<()> {
         let limit = self.0.timeouts.stage;
-        self.call(limit, Reaction::Abort, |node| async move { node.stage(txn, continues, writes).await }).await
+        self.call(limit, Reaction::Abort, |node| async move { node.stage(txn, sub, continues, writes).await }).await
+    }
+
+    async fn discard(&self, txn: TxnId, subs: Range<SubTxn>) -> Result<()> {
+        self.call(self.0.timeouts.call, Reaction::Abort, |node| async move { node.discard(txn, subs).await }).await
     }
 
     async fn prepare(&self, txn: TxnId) -> Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! It is the only writer of the catalog and the only one who tells nodes how a transaction ended; it knows no SQL.
 //!
-//! A commit, file by file: `transaction` stages rows and collects changes → `commit` votes, decides and tells →
+//! A commit, file by file: `transaction` stages rows and collects changes (`savepoint` takes some back) → `commit` votes, decides and tells →
 //! `record` and `log` hold the decision, in the log `crate::raft` keeps → `sequence` lets readers see it. What could not
 //! be told is told by `handshake`, the one way by which a node becomes available (`link`, `nodes`), on a watch that
 //! `cluster` owns.
@@ -25,6 +25,7 @@ mod membership;
 mod nodes;
 mod peers;
 mod record;
+mod savepoint;
 mod sequence;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -38,5 +39,6 @@ pub use membership::{DEFAULT_NODE_PORT, NewNode};
 pub use nodes::{Connector, Nodes};
 pub use peers::Peers;
 pub use record::{Decision, Machine, Record};
+pub use savepoint::Savepoint;
 pub use sequence::Sequence;
 pub use transaction::Transaction;

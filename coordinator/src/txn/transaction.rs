@@ -1,6 +1,7 @@
 //! A transaction as a session holds it: a snapshot, the catalog with its own changes, rows staged on nodes.
 
 use super::cluster::Cluster;
+use super::savepoint::{Journal, Noted};
 use crate::catalog::{CatalogChange, CatalogState};
 use crate::ingest::{self, Addresses, Staging};
 use arrow::array::RecordBatch;
@@ -19,9 +20,9 @@ pub struct Transaction {
     pub(super) id: TxnId,
     snapshot: CommitSeq,
     /// Kept so that the chunks it lists are not removed under a reader.
-    base: Arc<CatalogState>,
+    pub(super) base: Arc<CatalogState>,
     /// `base` and the transaction's own changes.
-    view: Arc<CatalogState>,
+    pub(super) view: Arc<CatalogState>,
     pub(super) changes: Vec<CatalogChange>,
     /// Chunks written to.
     pub(super) touched: BTreeMap<ChunkId, Arc<ChunkDef>>,
@@ -30,7 +31,9 @@ pub struct Transaction {
     /// Chunks of `touched` that only this transaction knows.
     pub(super) private: BTreeSet<ChunkId>,
     /// New chunks that concurrent transactions may write to as well.
-    shared: BTreeSet<(TableId, ChunkId)>,
+    pub(super) shared: BTreeSet<(TableId, ChunkId)>,
+    /// What of the above goes when the transaction is taken back to a savepoint.
+    pub(super) journal: Journal,
     pub(super) staging: Staging,
     /// It need not be durable when `commit` returns.
     pub(super) asynchronous: bool,
@@ -62,6 +65,7 @@ impl Transaction {
             keys: BTreeMap::new(),
             private: BTreeSet::new(),
             shared: BTreeSet::new(),
+            journal: Journal::default(),
             staging: Staging::new(id),
             asynchronous: false,
             ended: false,
@@ -89,7 +93,7 @@ impl Transaction {
 
     /// Whether there is anything to commit.
     pub fn has_changes(&self) -> bool {
-        !self.changes.is_empty() || !self.staging.is_empty()
+        !self.changes.is_empty() || self.staging.holds_changes()
     }
 
     /// A new snapshot and catalog, for the next statement of a READ COMMITTED transaction.
@@ -128,7 +132,7 @@ impl Transaction {
     /// how many is bounded, so that a fast client waits for slow nodes. Returns the number of rows.
     ///
     /// # Errors
-    /// 23502 for NULL where none may be, the nodes' errors. After one, abort.
+    /// 23502 for NULL where none may be, the nodes' errors. After one, go back to a savepoint or abort.
     pub async fn write(&mut self, table: &TableDef, batch: RecordBatch) -> Result<u64> {
         let rows = batch.num_rows() as u64;
         let batch = ingest::check(table, batch)?;
@@ -143,7 +147,7 @@ impl Transaction {
     /// Removes rows of `table`, none of them named twice; some may still be on their way on return, as with `write`.
     ///
     /// # Errors
-    /// 40001 when a row was changed or moved since it was read. After one, abort.
+    /// 40001 when a row was changed or moved since it was read. After one, go back to a savepoint or abort.
     pub(crate) async fn remove(&mut self, table: &TableDef, rows: &Addresses) -> Result<()> {
         let mut of_node: BTreeMap<NodeName, Vec<ChunkWrite>> = BTreeMap::new();
         for write in rows.writes(&table.layout())? {
@@ -169,7 +173,7 @@ impl Transaction {
 
     /// Whether rows were written, so that reads see more than others do.
     pub fn has_rows(&self) -> bool {
-        !self.staging.is_empty()
+        self.staging.holds_changes()
     }
 
     /// Waits until the nodes have everything that was written so far, and have found nothing wrong with it.
@@ -180,7 +184,7 @@ impl Transaction {
     /// Under which id nodes show this transaction its own rows; `None` when it has none. Waits for rows on their way.
     pub async fn read_txn(&mut self) -> Result<Option<TxnId>> {
         self.staging.flush().await?;
-        Ok((!self.staging.is_empty()).then_some(self.id))
+        Ok(self.has_rows().then_some(self.id))
     }
 
     /// A crash of its node just after the commit may undo it, as a whole. Only where a single node decides: what several
@@ -194,10 +198,11 @@ impl Transaction {
     ///
     /// # Errors
     /// Nothing happened; except under 08007, where it is not known.
-    pub async fn commit(mut self) -> Result<CommitSeq> {
+    pub async fn commit(self) -> Result<CommitSeq> {
         if !self.has_changes() {
             let snapshot = self.snapshot;
-            self.end();
+            // Nodes that hold nothing of it any more are to forget it.
+            self.abort().await;
             return Ok(snapshot);
         }
         let cluster = Arc::clone(&self.cluster);
@@ -236,9 +241,15 @@ impl Transaction {
             let hint = "Use a longer chunk time interval, or several transactions.";
             return Err(Error::new(SqlState::PROGRAM_LIMIT_EXCEEDED, text).hint(hint));
         }
-        self.touched.insert(chunk.id, Arc::clone(chunk));
+        let sub = self.staging.sub();
+        if self.touched.insert(chunk.id, Arc::clone(chunk)).is_none() {
+            self.journal.push(sub, Noted::Touched(chunk.id));
+        }
         if let Some(table) = self.base.table_by_id(chunk.table) {
-            self.keys.entry(chunk.table).or_insert_with(|| table.keys.clone());
+            self.keys.entry(chunk.table).or_insert_with(|| {
+                self.journal.push(sub, Noted::Keys(chunk.table));
+                table.keys.clone()
+            });
         }
         Ok(())
     }
@@ -253,9 +264,12 @@ impl Transaction {
             cluster.new_chunks.release(&[(table.id, chunk.id)]);
             let chunk = cluster.new_chunks.private(&site)?;
             self.private.insert(chunk.id);
+            self.journal.push(self.staging.sub(), Noted::Private(chunk.id));
             return Ok(chunk);
         }
-        self.shared.insert((table.id, chunk.id));
+        if self.shared.insert((table.id, chunk.id)) {
+            self.journal.push(self.staging.sub(), Noted::Shared(table.id, chunk.id));
+        }
         Ok(chunk)
     }
 
@@ -289,6 +303,7 @@ impl Drop for Transaction {
             keys: BTreeMap::new(),
             private: BTreeSet::new(),
             shared: std::mem::take(&mut self.shared),
+            journal: Journal::default(),
             staging,
             asynchronous: false,
             ended: false,

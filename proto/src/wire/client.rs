@@ -6,11 +6,12 @@ use crate::data_node::{CommitMode, FragmentMessage, FragmentStream};
 use crate::ipc::BatchDecoder;
 use crate::{
     ChunkId, ChunkLayout, ChunkStats, ChunkWrite, ClusterId, CommitSeq, DataNode, Error, FragmentRequest,
-    MESSAGE_BYTES_MAX, NodeIdentity, NodeStatus, PROTOCOL, Reaction, Result, SqlState, TxnId, TxnOutcome,
+    MESSAGE_BYTES_MAX, NodeIdentity, NodeStatus, PROTOCOL, Reaction, Result, SqlState, SubTxn, TxnId, TxnOutcome,
 };
 use async_trait::async_trait;
 use futures::StreamExt;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
@@ -84,10 +85,17 @@ impl DataNode for GrpcNode {
         Ok(())
     }
 
-    async fn stage(&self, txn: TxnId, continues: bool, writes: Vec<ChunkWrite>) -> Result<()> {
+    async fn stage(&self, txn: TxnId, sub: SubTxn, continues: bool, writes: Vec<ChunkWrite>) -> Result<()> {
         let writes = writes.into_iter().map(convert::write_to).collect();
-        let request = v1::StageRequest { txn: Some(convert::txn_to(txn)), continues, writes };
+        let request = v1::StageRequest { txn: Some(convert::txn_to(txn)), sub: sub.0, continues, writes };
         self.client().stage(request).await.map_err(|s| error::from_status(s, Reaction::Abort))?;
+        Ok(())
+    }
+
+    async fn discard(&self, txn: TxnId, subs: Range<SubTxn>) -> Result<()> {
+        let (from, until) = (subs.start.0, subs.end.0);
+        let request = v1::DiscardRequest { txn: Some(convert::txn_to(txn)), from, until };
+        self.client().discard(request).await.map_err(|s| error::from_status(s, Reaction::Abort))?;
         Ok(())
     }
 

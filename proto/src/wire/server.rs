@@ -4,7 +4,7 @@ use super::v1::data_node_server::{DataNode as Service, DataNodeServer};
 use super::{convert, error, v1};
 use crate::data_node::{CommitMode, DataNode, FragmentMessage, FragmentStream};
 use crate::ipc::BatchEncoder;
-use crate::{CommitSeq, Error, MESSAGE_BYTES_MAX, PROTOCOL, SqlState};
+use crate::{CommitSeq, Error, MESSAGE_BYTES_MAX, PROTOCOL, SqlState, SubTxn};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
@@ -80,7 +80,14 @@ impl Service for Adapter {
         let request = request.into_inner();
         let txn = convert::txn_from(request.txn).map_err(error::to_status)?;
         let writes = request.writes.into_iter().map(convert::write_from).collect::<Result<_, _>>();
-        empty(self.node.stage(txn, request.continues, writes.map_err(error::to_status)?).await)
+        let writes = writes.map_err(error::to_status)?;
+        empty(self.node.stage(txn, SubTxn(request.sub), request.continues, writes).await)
+    }
+
+    async fn discard(&self, request: Request<v1::DiscardRequest>) -> Reply<v1::Empty> {
+        let request = request.into_inner();
+        let txn = convert::txn_from(request.txn).map_err(error::to_status)?;
+        empty(self.node.discard(txn, SubTxn(request.from)..SubTxn(request.until)).await)
     }
 
     async fn prepare(&self, request: Request<v1::TxnRequest>) -> Reply<v1::Empty> {

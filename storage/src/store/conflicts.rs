@@ -8,7 +8,7 @@ use super::state::{StagedWrite, State};
 use crate::deletes::{Part, Removal};
 use crate::error::{Result, StorageError};
 use parking_lot::MutexGuard;
-use proto::{ChunkId, TxnId};
+use proto::{ChunkId, SubTxn, TxnId};
 use roaring::RoaringBitmap;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use std::time::Duration;
 
 /// What one `stage` adds.
 pub(super) struct Staging {
+    pub(super) sub: SubTxn,
     /// With their index in the log record.
     pub(super) writes: Vec<(usize, StagedWrite)>,
     pub(super) removals: Vec<(ChunkId, Arc<Removal>)>,

@@ -12,7 +12,8 @@
 //! - Nothing is applied in memory before it is in the log, and durable there unless the commit was asynchronous; nothing
 //!   is removed from the log before it is durable elsewhere (`State::log_needed`). As every fsync covers all that was
 //!   appended, a crash takes commits from the end only.
-//! - A transaction that was staged and lost in a restart stays refused: its rows could only come in part.
+//! - A transaction that was staged and lost in a restart stays refused: its rows could only come in part. One that could
+//!   not be given changes is refused until what it was doing then is discarded, or it is aborted.
 //! - A chunk of which a listed file is missing, or whose deletes file is damaged, is closed and its files are left alone.
 //! - After a failed fsync, or a panic of the sealing thread, the store is poisoned: every call fails.
 //!
@@ -22,6 +23,7 @@
 mod background;
 mod chunks;
 mod conflicts;
+mod discard;
 mod merge;
 mod open;
 mod record;

@@ -189,8 +189,8 @@ fn replay(state: &mut State, manifest: &Manifest, lsn: Lsn, bytes: &Bytes, now: 
     // Records of the transaction may be gone only if it ended and all its rows are elsewhere.
     let complete = state.txns.contains_key(&txn) || ended || record.first < manifest.log_needed;
     match record.kind {
-        Kind::Stage(_) if ended => {}
-        Kind::Stage(writes) => {
+        Kind::Stage(..) | Kind::Discard(_) if ended => {}
+        Kind::Stage(sub, writes) => {
             let entry = state.txns.entry(txn).or_insert_with(|| Txn::new(record.first));
             let before = entry.bytes;
             for (index, write) in writes.into_iter().enumerate() {
@@ -201,16 +201,21 @@ fn replay(state: &mut State, manifest: &Manifest, lsn: Lsn, bytes: &Bytes, now: 
                         let rows = Arc::new(rows.map_err(|error| bad(error.to_string()))?);
                         entry.bytes += rows.bytes;
                         let part = Some(Part::batch(lsn, index));
-                        entry.writes.push(StagedWrite { chunk, layout: write.layout, rows, part });
+                        entry.writes.push(StagedWrite { sub, chunk, layout: write.layout, rows, part });
                     }
                     WriteKind::Delete => {
                         let removal = Removal::decode(&write.body).map_err(|error| bad(error.to_string()))?;
                         entry.bytes += removal.bytes;
-                        entry.removals.push(StagedRemoval { chunk, removal: Arc::new(removal) });
+                        entry.removals.push(StagedRemoval { sub, chunk, removal: Arc::new(removal) });
                     }
                 }
             }
             state.bytes += entry.bytes - before;
+        }
+        Kind::Discard(subs) => {
+            // The transaction may have nothing else in the log: all that it tried was refused.
+            state.txns.entry(txn).or_insert_with(|| Txn::new(record.first));
+            state.discard(txn, &subs);
         }
         Kind::Prepare | Kind::Commit(_) if !complete => {
             return Err(bad(format!("the rows of transaction {txn} are missing")));

@@ -4,7 +4,7 @@
 //! 0   kind u8, 7 zero bytes
 //! 8   transaction: cluster 16 bytes, epoch u64, number u64
 //! 40  first u64: the log position before the transaction's first record; for kind 5 zero
-//! 48  kind 1 stage    writes u32, zero u32, then per write
+//! 48  kind 1 stage    writes u32, sub-transaction u32, then per write
 //!                       chunk u32, table u32, flags u32 (1 has time, 2 removes rows), time u32, body length u64,
 //!                       sort columns u32, sort u32 each
 //!                     padded to 8; then the bodies, each padded to 8
@@ -12,6 +12,7 @@
 //!     kind 3 commit   seq u64
 //!     kind 4 abort    nothing
 //!     kind 5 epoch    nothing; the transaction's epoch is the highest seen
+//!     kind 6 discard  from u32, until u32: what was staged under these sub-transactions is taken back
 //! ```
 //! Unique keys are not kept: they are checked before the record is written. Each write takes more than eight bytes, so
 //! that the record's position plus a write's index names the write (`deletes::Part`). Bodies are 8-byte aligned so that
@@ -19,7 +20,8 @@
 
 use crate::log::Lsn;
 use bytes::Bytes;
-use proto::{ChunkId, ChunkLayout, ChunkWrite, ClusterId, ColumnId, CommitSeq, TableId, TxnId, WriteKind};
+use proto::{ChunkId, ChunkLayout, ChunkWrite, ClusterId, ColumnId, CommitSeq, SubTxn, TableId, TxnId, WriteKind};
+use std::ops::Range;
 
 const FIXED_BYTES: usize = 48;
 const HAS_TIME: u32 = 1;
@@ -33,7 +35,8 @@ pub(crate) struct Record {
 }
 
 pub(crate) enum Kind {
-    Stage(Vec<ChunkWrite>),
+    Stage(SubTxn, Vec<ChunkWrite>),
+    Discard(Range<SubTxn>),
     Prepare,
     Commit(CommitSeq),
     Abort,
@@ -43,11 +46,12 @@ pub(crate) enum Kind {
 /// Everything but the bodies of a stage record.
 pub(crate) fn encode(record: &Record) -> Vec<u8> {
     let number = match record.kind {
-        Kind::Stage(_) => 1,
+        Kind::Stage(..) => 1,
         Kind::Prepare => 2,
         Kind::Commit(_) => 3,
         Kind::Abort => 4,
         Kind::Epoch => 5,
+        Kind::Discard(_) => 6,
     };
     let mut bytes = vec![number, 0, 0, 0, 0, 0, 0, 0];
     bytes.extend_from_slice(&record.txn.cluster.0);
@@ -55,10 +59,10 @@ pub(crate) fn encode(record: &Record) -> Vec<u8> {
     bytes.extend_from_slice(&record.txn.number.to_le_bytes());
     bytes.extend_from_slice(&record.first.0.to_le_bytes());
     match &record.kind {
-        Kind::Stage(writes) => {
+        Kind::Stage(sub, writes) => {
             let mut u32 = |value: u32| bytes.extend_from_slice(&value.to_le_bytes());
             u32(writes.len() as u32);
-            u32(0);
+            u32(sub.0);
             for write in writes {
                 u32(write.chunk.0);
                 u32(write.layout.table.0);
@@ -73,6 +77,10 @@ pub(crate) fn encode(record: &Record) -> Vec<u8> {
             bytes.resize(bytes.len().next_multiple_of(8), 0);
         }
         Kind::Commit(seq) => bytes.extend_from_slice(&seq.0.to_le_bytes()),
+        Kind::Discard(subs) => {
+            bytes.extend_from_slice(&subs.start.0.to_le_bytes());
+            bytes.extend_from_slice(&subs.end.0.to_le_bytes());
+        }
         Kind::Prepare | Kind::Abort | Kind::Epoch => {}
     }
     bytes
@@ -98,11 +106,15 @@ pub(crate) fn decode(bytes: &Bytes) -> Result<Record, &'static str> {
     let first = Lsn(cursor.u64()?);
     debug_assert_eq!(cursor.at, FIXED_BYTES);
     let kind = match kind {
-        1 => Kind::Stage(decode_writes(&mut cursor)?),
+        1 => {
+            let (count, sub) = (cursor.u32()?, SubTxn(cursor.u32()?));
+            Kind::Stage(sub, decode_writes(&mut cursor, count)?)
+        }
         2 => Kind::Prepare,
         3 => Kind::Commit(CommitSeq(cursor.u64()?)),
         4 => Kind::Abort,
         5 => Kind::Epoch,
+        6 => Kind::Discard(SubTxn(cursor.u32()?)..SubTxn(cursor.u32()?)),
         _ => return Err("unknown kind of record"),
     };
     match cursor.at == bytes.len() {
@@ -111,8 +123,7 @@ pub(crate) fn decode(bytes: &Bytes) -> Result<Record, &'static str> {
     }
 }
 
-fn decode_writes(cursor: &mut Cursor) -> Result<Vec<ChunkWrite>, &'static str> {
-    let count = cursor.u64()?;
+fn decode_writes(cursor: &mut Cursor, count: u32) -> Result<Vec<ChunkWrite>, &'static str> {
     let mut heads = Vec::new();
     for _ in 0..count {
         let (chunk, table) = (ChunkId(cursor.u32()?), TableId(cursor.u32()?));
@@ -186,13 +197,13 @@ mod tests {
                 body: Bytes::from_static(b"12345678"),
             },
         ];
-        let record = Record { txn, first: Lsn(40), kind: Kind::Stage(writes.clone()) };
+        let record = Record { txn, first: Lsn(40), kind: Kind::Stage(SubTxn(3), writes.clone()) };
         let head = encode(&record);
         assert!(head.len().is_multiple_of(8));
         let bytes = Bytes::from(stage_parts(&head, &writes).concat());
         let back = decode(&bytes).unwrap();
         assert_eq!((back.txn, back.first), (txn, Lsn(40)));
-        assert!(matches!(back.kind, Kind::Stage(back) if back == writes));
+        assert!(matches!(back.kind, Kind::Stage(SubTxn(3), back) if back == writes));
         assert!((0..bytes.len()).all(|cut| decode(&bytes.slice(..cut)).is_err()));
     }
 }

@@ -217,14 +217,17 @@ impl Chunk {
 
 /// Open transactions that staged removals of unsealed rows of the chunk, and have not voted, can no longer commit.
 fn break_removers(state: &mut State, id: ChunkId) {
-    let State { txns, chunks, .. } = state;
+    let State { txns, chunks, bytes, .. } = state;
     let Some(chunk) = chunks.get(&id) else { return };
     for entry in txns.values_mut().filter(|entry| entry.phase == Phase::Staged) {
         let here = entry.removals.iter().filter(|staged| staged.chunk == id);
         let mut parts = here.flat_map(|staged| &staged.removal.parts);
         if parts.any(|(part, _)| chunk.batch(*part).is_some()) {
-            entry.broken = Some("removes rows that were moved because memory ran short");
-            entry.removals.clear();
+            let since = entry.removals.iter().map(|staged| staged.sub).min().expect("it removes rows");
+            entry.break_at(since, "removes rows that were moved because memory ran short");
+            let freed = entry.removals.drain(..).map(|staged| staged.removal.bytes).sum::<usize>();
+            entry.bytes -= freed;
+            *bytes -= freed;
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::error::{Result, StorageError};
 use crate::log::Lsn;
 use crate::manifest::ChunkSet;
 use crate::segment::Segment;
-use proto::{ChunkId, ChunkLayout, ClusterId, CommitSeq, TxnId};
+use proto::{ChunkId, ChunkLayout, ClusterId, CommitSeq, SubTxn, TxnId};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -79,10 +79,18 @@ pub(super) struct Txn {
     pub(super) writes: Vec<StagedWrite>,
     pub(super) removals: Vec<StagedRemoval>,
     pub(super) bytes: usize,
-    /// Why it must not commit.
-    pub(super) broken: Option<&'static str>,
+    /// Nothing is staged under lower numbers any more: some of them were discarded.
+    pub(super) sub_min: SubTxn,
+    pub(super) broken: Option<Broken>,
     /// Found prepared in the log: in doubt until told.
     pub(super) recovered: bool,
+}
+
+/// Why a transaction must not commit, unless the sub-transaction is discarded since which that is so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Broken {
+    pub(super) sub: SubTxn,
+    pub(super) reason: &'static str,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +106,7 @@ pub(super) enum Phase {
 
 #[derive(Clone)]
 pub(super) struct StagedWrite {
+    pub(super) sub: SubTxn,
     pub(super) chunk: ChunkId,
     pub(super) layout: ChunkLayout,
     pub(super) rows: Arc<DeltaRows>,
@@ -107,6 +116,7 @@ pub(super) struct StagedWrite {
 
 #[derive(Clone)]
 pub(super) struct StagedRemoval {
+    pub(super) sub: SubTxn,
     pub(super) chunk: ChunkId,
     pub(super) removal: Arc<Removal>,
 }
@@ -182,8 +192,16 @@ impl Txn {
             writes: Vec::new(),
             removals: Vec::new(),
             bytes: 0,
+            sub_min: SubTxn::FIRST,
             broken: None,
             recovered: false,
+        }
+    }
+
+    /// It lacks something since the sub-transaction.
+    pub(super) fn break_at(&mut self, sub: SubTxn, reason: &'static str) {
+        if self.broken.is_none_or(|broken| sub < broken.sub) {
+            self.broken = Some(Broken { sub, reason });
         }
     }
 
@@ -246,7 +264,7 @@ impl State {
     pub(super) fn lacking(&self, txn: TxnId, commit_lsn: Lsn) -> Option<i64> {
         let removals = &self.txns.get(&txn)?.removals;
         let own = &self.txns.get(&txn)?.writes;
-        removals.iter().find_map(|StagedRemoval { chunk: id, removal }| {
+        removals.iter().find_map(|StagedRemoval { chunk: id, removal, .. }| {
             let chunk = self.chunks.get(id);
             if chunk.is_some_and(|chunk| commit_lsn < chunk.sealed_before) || self.dropped.contains(*id) {
                 return None;
@@ -279,7 +297,7 @@ impl State {
                 None => self.bytes -= bytes,
             }
         }
-        for StagedRemoval { chunk, removal } in ended.removals {
+        for StagedRemoval { chunk, removal, .. } in ended.removals {
             let chunk = self.chunks.get_mut(&chunk).filter(|chunk| commit_lsn >= chunk.sealed_before);
             let Some(chunk) = chunk else {
                 self.bytes -= removal.bytes;
@@ -320,13 +338,6 @@ impl Ended {
         if self.order.len() > ENDED_MAX {
             let oldest = self.order.pop_front().expect("it is not empty");
             self.outcomes.remove(&oldest);
-        }
-    }
-
-    /// Notes that the transaction cannot commit, unless its outcome is known.
-    pub(super) fn insert_new(&mut self, txn: TxnId) {
-        if !self.outcomes.contains_key(&txn) {
-            self.insert(txn, None);
         }
     }
 

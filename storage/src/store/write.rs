@@ -1,10 +1,11 @@
-//! Transactions: stage, prepare, commit, abort.
+//! Transactions: stage, prepare, commit, abort; `discard` is apart.
 //!
 //! ```text
 //!           stage            prepare              commit(Prepared)
 //! (nothing) ─────▶ Staged ─────────────▶ Prepared ───────────────▶ committed
 //!                    │ commit(OnePhase)                               ▲
 //!                    └────────────────────────────────────────────────┘
+//! discard: stays Staged
 //! abort: from Staged and Prepared; a restart: from Staged; a newer epoch: from Staged
 //! ```
 
@@ -17,7 +18,7 @@ use crate::delta::DeltaRows;
 use crate::error::{Result, StorageError};
 use crate::log::Lsn;
 use parking_lot::MutexGuard;
-use proto::{ChunkWrite, ClusterId, CommitMode, CommitSeq, TxnId, TxnOutcome, WriteKind};
+use proto::{ChunkWrite, ClusterId, CommitMode, CommitSeq, SubTxn, TxnId, TxnOutcome, WriteKind};
 use std::sync::Arc;
 
 impl Store {
@@ -41,37 +42,30 @@ impl Store {
         self.core.state.lock().check_epoch(epoch)
     }
 
-    /// Adds changes to a transaction, which starts with its first `stage`. In the log on return, not durable; visible to
-    /// scans of the same transaction only. Waits for memory up to `stage_wait_max`, and up to `lock_wait_max` for other
-    /// transactions that remove the same rows or add the same keys.
+    /// Adds changes to a transaction, which starts with its first `stage`, under the number of a sub-transaction
+    /// (`discard`). In the log on return, not durable; visible to scans of the same transaction only. Waits for memory up
+    /// to `stage_wait_max`, and up to `lock_wait_max` for other transactions that remove the same rows or add the same
+    /// keys.
     ///
     /// # Errors
     /// `BadWrite`, `ChunkDropped`, `Duplicate`, `Conflict`, `LockTimeout`, `DeltaFull`, a full disk, or a transaction
-    /// that has ended or voted. The transaction, which now lacks changes, can only be aborted.
-    pub fn stage(&self, txn: TxnId, writes: Vec<ChunkWrite>) -> Result<(), StorageError> {
+    /// that has ended or voted. The transaction, which now lacks changes, can only be aborted, or the sub-transaction
+    /// discarded.
+    pub fn stage(&self, txn: TxnId, sub: SubTxn, writes: Vec<ChunkWrite>) -> Result<(), StorageError> {
         self.core.check()?;
         self.core.see_epoch(txn)?;
-        self.add(txn, writes).inspect_err(|_| {
-            let mut state = self.core.state.lock();
-            match state.txns.get_mut(&txn) {
-                Some(entry) if entry.phase == Phase::Staged => {
-                    entry.broken.get_or_insert("lacks changes that could not be added to it");
-                }
-                Some(_) => {}
-                None => state.ended.insert_new(txn),
-            }
-        })
+        self.add(txn, sub, writes).inspect_err(|_| self.core.note_lack(txn, sub))
     }
 
-    fn add(&self, txn: TxnId, writes: Vec<ChunkWrite>) -> Result<()> {
+    fn add(&self, txn: TxnId, sub: SubTxn, writes: Vec<ChunkWrite>) -> Result<()> {
         let core = &self.core;
-        let staging = decode(&writes)?;
+        let staging = decode(sub, &writes)?;
         let bytes = staging.bytes;
         core.reserve(&mut core.state.lock(), bytes)?;
         let (first_lsn, written) = core.admit(txn, staging).inspect_err(|_| core.state.lock().bytes -= bytes)?;
-        let record = Record { txn, first: first_lsn, kind: Kind::Stage(writes) };
+        let record = Record { txn, first: first_lsn, kind: Kind::Stage(sub, writes) };
         let head = encode(&record);
-        let Kind::Stage(writes) = &record.kind else { unreachable!("it was made a stage record above") };
+        let Kind::Stage(_, writes) = &record.kind else { unreachable!("it was made a stage record above") };
         let appended = core.append_log(&stage_parts(&head, writes));
         let mut state = core.state.lock();
         let Some(entry) = state.txns.get_mut(&txn) else {
@@ -227,7 +221,7 @@ impl Core {
     ///
     /// # Errors
     /// `Deposed` for an older epoch than one seen; another cluster.
-    fn see_epoch(&self, txn: TxnId) -> Result<bool> {
+    pub(super) fn see_epoch(&self, txn: TxnId) -> Result<bool> {
         let mut state = self.state.lock();
         self.check_cluster(&state, txn)?;
         state.check_epoch(txn.epoch)?;
@@ -312,7 +306,8 @@ impl Core {
         match state.txns.get(&txn) {
             Some(entry) if entry.phase != Phase::Staged => Err(refused(txn, "has voted already")),
             // Its removals are gone: rows that should take their places would meet the old ones.
-            Some(Txn { broken: Some(reason), .. }) => Err(refused(txn, *reason)),
+            Some(Txn { broken: Some(broken), .. }) => Err(refused(txn, broken.reason)),
+            Some(entry) if staging.sub < entry.sub_min => Err(refused(txn, "was taken back to a savepoint since")),
             _ => Ok(()),
         }
     }
@@ -322,7 +317,8 @@ impl Core {
         let entry = state.txns.entry(txn).or_insert_with(|| Txn::new(self.log.end()));
         entry.staging += 1;
         entry.bytes += staging.bytes;
-        let removals = staging.removals.into_iter().map(|(chunk, removal)| StagedRemoval { chunk, removal });
+        let sub = staging.sub;
+        let removals = staging.removals.into_iter().map(|(chunk, removal)| StagedRemoval { sub, chunk, removal });
         entry.removals.extend(removals);
         let mut written = Vec::with_capacity(staging.writes.len());
         for (index, write) in staging.writes {
@@ -332,6 +328,18 @@ impl Core {
         (entry.first_lsn, written)
     }
 
+    /// Notes that a transaction could not be given changes.
+    fn note_lack(&self, txn: TxnId, sub: SubTxn) {
+        let mut state = self.state.lock();
+        if state.ended.get(txn).is_some() || txn.epoch < state.epoch_max {
+            return;
+        }
+        let entry = state.txns.entry(txn).or_insert_with(|| Txn::new(self.log.end()));
+        if entry.phase == Phase::Staged && sub >= entry.sub_min {
+            entry.break_at(sub, "lacks changes that could not be added to it");
+        }
+    }
+
     /// A transaction that can vote or commit in one round.
     fn staged<'a>(&self, state: &'a mut State, txn: TxnId) -> Result<&'a mut Txn> {
         let State { txns, dropped, .. } = state;
@@ -339,8 +347,8 @@ impl Core {
         if entry.phase != Phase::Staged || entry.staging > 0 {
             return Err(refused(txn, "is busy with another call"));
         }
-        if let Some(reason) = entry.broken {
-            return Err(refused(txn, reason));
+        if let Some(broken) = entry.broken {
+            return Err(refused(txn, broken.reason));
         }
         let gone = entry.chunks().find(|chunk| dropped.contains(*chunk));
         gone.map_or(Ok(entry), |chunk| Err(StorageError::ChunkDropped(chunk)))
@@ -357,14 +365,15 @@ impl Core {
     }
 }
 
-fn decode(writes: &[ChunkWrite]) -> Result<Staging> {
-    let mut staging = Staging { writes: Vec::new(), removals: Vec::new(), bytes: 0 };
+fn decode(sub: SubTxn, writes: &[ChunkWrite]) -> Result<Staging> {
+    let mut staging = Staging { sub, writes: Vec::new(), removals: Vec::new(), bytes: 0 };
     for (index, write) in writes.iter().enumerate() {
         match write.kind {
             WriteKind::Insert => {
                 let rows = Arc::new(DeltaRows::decode(&write.body, &write.layout)?);
                 staging.bytes += rows.bytes;
-                let staged = StagedWrite { chunk: write.chunk, layout: write.layout.clone(), rows, part: None };
+                let (chunk, layout) = (write.chunk, write.layout.clone());
+                let staged = StagedWrite { sub, chunk, layout, rows, part: None };
                 staging.writes.push((index, staged));
             }
             WriteKind::Delete => {

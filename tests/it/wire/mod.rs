@@ -2,6 +2,7 @@
 //! against one (`SERIATIM_REFERENCE`).
 
 mod extended;
+mod savepoints;
 mod simple;
 mod startup;
 mod streams;

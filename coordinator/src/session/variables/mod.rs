@@ -25,7 +25,7 @@ pub struct Shown {
 }
 
 /// The values a session sees: what it set itself over what its role and database set over the defaults.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Variables {
     values: BTreeMap<String, String>,
     /// What `RESET` goes back to, where that is not the definition's default.

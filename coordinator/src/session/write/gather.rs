@@ -94,7 +94,7 @@ pub async fn write(session: &mut Session) -> Result<()> {
             Err(error) if may_retry && is_lost_race(error.code) => {}
             other => return other.map(drop),
         }
-        super::begin_anew(session, retries).await;
+        super::begin_anew(session, retries).await?;
         retries += 1;
     }
 }

@@ -34,6 +34,7 @@ use super::dispatch::done;
 use super::{Session, query};
 use crate::catalog::CatalogState;
 use crate::pg::backend::{Outcome, OutputColumn, Tag};
+use crate::txn::Savepoint;
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
@@ -217,15 +218,25 @@ pub(super) async fn run(
             Err(error) if may_retry && plan.is_lost_race(&error) => {}
             Err(error) => return Err(plan.blamed(error)),
         }
-        begin_anew(session, retries).await;
+        begin_anew(session, retries).await?;
         retries += 1;
     }
 }
 
-/// After a race that was lost: a new transaction, after a while that grows.
-async fn begin_anew(session: &mut Session, retries: u32) {
-    session.abandon().await;
+/// After a race that was lost: a new transaction, after a while that grows. One with savepoints stays, as it was at its
+/// start, with a new snapshot.
+///
+/// # Errors
+/// Of a node that was lost.
+async fn begin_anew(session: &mut Session, retries: u32) -> Result<()> {
+    match &session.transaction {
+        Some(transaction) if session.block.has_savepoints() => {
+            transaction.lock().await.rollback_to(Savepoint::START).await?;
+        }
+        _ => session.abandon().await,
+    }
     tokio::time::sleep(Duration::from_millis(1 << retries.min(6))).await;
+    session.refresh().await
 }
 
 fn inserted(statement: &Statement) -> Result<&Insert> {

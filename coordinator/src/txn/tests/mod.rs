@@ -4,6 +4,7 @@ mod atomicity;
 mod chunks;
 mod damage;
 mod membership;
+mod savepoints;
 
 use super::{Cluster, ClusterOptions, Connector, NewNode, Timeouts, Transaction};
 use crate::catalog::CatalogChange;
@@ -16,9 +17,10 @@ use proto::ipc::decode_body;
 use proto::{
     ChunkId, ChunkLayout, ChunkStats, ChunkWrite, Clock, ClusterId, CommitMode, CommitSeq, DataNode, Error,
     FragmentRequest, FragmentStream, NodeIdentity, NodeName, NodeStatus, PROTOCOL, Reaction, Result, Rng, SqlState,
-    TxnId, TxnOutcome,
+    SubTxn, TxnId, TxnOutcome,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -101,9 +103,26 @@ struct Disk {
 type Rows = Vec<(ChunkId, usize)>;
 
 #[derive(Default)]
+struct Staged {
+    rows: Vec<(SubTxn, ChunkId, usize)>,
+    /// The first sub-transaction some rows of which were refused.
+    broken: Option<SubTxn>,
+}
+
+impl Staged {
+    /// What can be voted for.
+    fn whole(self) -> Result<Rows> {
+        match self.broken {
+            None => Ok(self.rows.into_iter().map(|(_, chunk, rows)| (chunk, rows)).collect()),
+            Some(_) => Err(Error::new(SqlState::SERIALIZATION_FAILURE, "lacks rows")),
+        }
+    }
+}
+
+#[derive(Default)]
 struct State {
     disk: Disk,
-    staged: BTreeMap<TxnId, Rows>,
+    staged: BTreeMap<TxnId, Staged>,
     dead: bool,
     votes_no: bool,
     refuses_rows: Option<Error>,
@@ -135,6 +154,10 @@ impl FakeNode {
     /// Rows are answered with this from now on.
     pub(crate) fn refuse_rows(&self, error: Error) {
         self.state.lock().refuses_rows = Some(error);
+    }
+
+    pub(crate) fn take_rows_again(&self) {
+        self.state.lock().refuses_rows = None;
     }
 
     /// From now on rows are taken when the gate has a permit.
@@ -231,24 +254,37 @@ impl DataNode for FakeNode {
         })
     }
 
-    async fn stage(&self, txn: TxnId, continues: bool, writes: Vec<ChunkWrite>) -> Result<()> {
+    async fn stage(&self, txn: TxnId, sub: SubTxn, continues: bool, writes: Vec<ChunkWrite>) -> Result<()> {
         let gate = self.gate.lock().clone();
         if let Some(gate) = gate {
             gate.acquire().await.unwrap().forget();
         }
         self.call(Reaction::Abort, |state| {
-            if continues != state.staged.contains_key(&txn) {
+            if continues && !state.staged.contains_key(&txn) {
                 return Err(Error::new(SqlState::SERIALIZATION_FAILURE, "unknown transaction"));
             }
             state.blocks_count += 1;
+            state.disk.epoch_max = state.disk.epoch_max.max(txn.epoch);
+            let staged = state.staged.entry(txn).or_default();
             if let Some(error) = &state.refuses_rows {
+                staged.broken.get_or_insert(sub);
                 return Err(error.clone());
             }
-            state.disk.epoch_max = state.disk.epoch_max.max(txn.epoch);
-            let rows = state.staged.entry(txn).or_default();
+            assert!(staged.broken.is_none(), "rows are sent to a transaction that lacks some");
+            assert!(staged.rows.last().is_none_or(|(before, ..)| *before <= sub), "numbers only grow");
             for write in writes {
-                rows.push((write.chunk, decode_body(write.body)?.num_rows()));
+                staged.rows.push((sub, write.chunk, decode_body(write.body)?.num_rows()));
             }
+            Ok(())
+        })
+    }
+
+    async fn discard(&self, txn: TxnId, subs: Range<SubTxn>) -> Result<()> {
+        self.call(Reaction::Abort, |state| {
+            let staged = state.staged.get_mut(&txn);
+            let staged = staged.ok_or_else(|| Error::new(SqlState::SERIALIZATION_FAILURE, "unknown transaction"))?;
+            staged.rows.retain(|(sub, ..)| !subs.contains(sub));
+            staged.broken = staged.broken.filter(|sub| !subs.contains(sub));
             Ok(())
         })
     }
@@ -258,9 +294,9 @@ impl DataNode for FakeNode {
             if state.votes_no {
                 return Err(Error::new(SqlState::DISK_FULL, "no space left on device").reaction(Reaction::Abort));
             }
-            let rows = state.staged.remove(&txn);
-            let rows = rows.ok_or_else(|| Error::new(SqlState::SERIALIZATION_FAILURE, "unknown transaction"))?;
-            state.disk.prepared.insert(txn, rows);
+            let staged = state.staged.remove(&txn);
+            let staged = staged.ok_or_else(|| Error::new(SqlState::SERIALIZATION_FAILURE, "unknown transaction"))?;
+            state.disk.prepared.insert(txn, staged.whole()?);
             Ok(())
         })
     }
@@ -272,7 +308,9 @@ impl DataNode for FakeNode {
                 return Ok(());
             }
             let rows = match mode {
-                CommitMode::OnePhase | CommitMode::Asynchronous => state.staged.remove(&txn),
+                CommitMode::OnePhase | CommitMode::Asynchronous => {
+                    state.staged.remove(&txn).map(Staged::whole).transpose()?
+                }
                 CommitMode::Prepared => state.disk.prepared.remove(&txn),
             };
             let rows = rows.ok_or_else(|| Error::new(SqlState::SERIALIZATION_FAILURE, "unknown transaction"))?;

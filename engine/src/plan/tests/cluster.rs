@@ -21,10 +21,11 @@ use parking_lot::Mutex;
 use proto::data_node::FIELD_ID;
 use proto::{
     ChunkId, ChunkLayout, ChunkStats, ChunkWrite, ClusterId, ColumnId, CommitMode, CommitSeq, DataNode, Error,
-    FragmentRequest, FragmentStream, NodeIdentity, NodeName, NodeStatus, QueryId, Result, SlotSet, SystemClock,
+    FragmentRequest, FragmentStream, NodeIdentity, NodeName, NodeStatus, QueryId, Result, SlotSet, SubTxn, SystemClock,
     TableId, TimeSlicing, TxnId, TxnOutcome,
 };
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -124,8 +125,11 @@ impl DataNode for MemoryNode {
     async fn obey(&self, _: ClusterId, _: u64) -> Result<()> {
         Err(Error::unsupported("obey"))
     }
-    async fn stage(&self, _: TxnId, _: bool, _: Vec<ChunkWrite>) -> Result<()> {
+    async fn stage(&self, _: TxnId, _: SubTxn, _: bool, _: Vec<ChunkWrite>) -> Result<()> {
         Err(Error::unsupported("stage"))
+    }
+    async fn discard(&self, _: TxnId, _: Range<SubTxn>) -> Result<()> {
+        Err(Error::unsupported("discard"))
     }
     async fn prepare(&self, _: TxnId) -> Result<()> {
         Err(Error::unsupported("prepare"))

@@ -16,7 +16,7 @@ fn open(vfs: &SimVfs) -> Store {
 /// One row in each of two chunks.
 fn commit(store: &Store, number: u64, mode: CommitMode) {
     let rows = [row(number as i64, "a", 1.0, number as i64)];
-    store.stage(txn(number), vec![write(1, &rows), write(2, &rows)]).unwrap();
+    store.stage(txn(number), SubTxn::FIRST, vec![write(1, &rows), write(2, &rows)]).unwrap();
     store.commit(txn(number), CommitSeq(number), mode).unwrap();
 }
 
@@ -63,7 +63,7 @@ fn what_is_synced_later_makes_asynchronous_commits_durable() {
     let later: [(&str, Sync); 6] = [
         ("a synchronous commit", |store| commit(store, 50, CommitMode::OnePhase)),
         ("a vote", |store| {
-            store.stage(txn(50), vec![write(3, &[row(1, "a", 1.0, 1)])]).unwrap();
+            store.stage(txn(50), SubTxn::FIRST, vec![write(3, &[row(1, "a", 1.0, 1)])]).unwrap();
             store.prepare(txn(50)).unwrap();
         }),
         ("the background", |store| store.sync().unwrap()),

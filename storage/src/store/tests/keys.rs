@@ -11,7 +11,7 @@ fn keyed(chunk: u32, rows: &[Row]) -> ChunkWrite {
 }
 
 fn add(store: &Store, number: u64, rows: &[Row]) -> Result<()> {
-    store.stage(txn(number), vec![keyed(1, rows)])?;
+    store.stage(txn(number), SubTxn::FIRST, vec![keyed(1, rows)])?;
     store.commit(txn(number), CommitSeq(number), CommitMode::OnePhase)
 }
 
@@ -68,16 +68,16 @@ fn rows_of_one_transaction_must_differ_too() {
     let vfs = SimVfs::new(1);
     let store = open(&vfs);
     let same = [row(1, "a", 1.0, 1), row(1, "a", 2.0, 2)];
-    assert_eq!(code(store.stage(txn(1), vec![keyed(1, &same)])), SqlState::UNIQUE_VIOLATION);
+    assert_eq!(code(store.stage(txn(1), SubTxn::FIRST, vec![keyed(1, &same)])), SqlState::UNIQUE_VIOLATION);
     let halves = same.each_ref().map(|row| keyed(1, std::slice::from_ref(row)));
-    assert_eq!(code(store.stage(txn(2), halves.to_vec())), SqlState::UNIQUE_VIOLATION);
+    assert_eq!(code(store.stage(txn(2), SubTxn::FIRST, halves.to_vec())), SqlState::UNIQUE_VIOLATION);
     store.abort(txn(1)).unwrap();
     store.abort(txn(2)).unwrap();
-    store.stage(txn(3), vec![halves[0].clone()]).unwrap();
-    assert_eq!(code(store.stage(txn(3), vec![halves[1].clone()])), SqlState::UNIQUE_VIOLATION);
+    store.stage(txn(3), SubTxn::FIRST, vec![halves[0].clone()]).unwrap();
+    assert_eq!(code(store.stage(txn(3), SubTxn::FIRST, vec![halves[1].clone()])), SqlState::UNIQUE_VIOLATION);
     store.abort(txn(3)).unwrap();
     let elsewhere = ChunkWrite { chunk: ChunkId(2), ..halves[1].clone() };
-    store.stage(txn(4), vec![halves[0].clone(), elsewhere]).unwrap();
+    store.stage(txn(4), SubTxn::FIRST, vec![halves[0].clone(), elsewhere]).unwrap();
 }
 
 #[test]
@@ -89,10 +89,10 @@ fn an_update_removes_the_key_it_adds() {
         let gone = removal(1, &[address(&store, old)]);
         let new = keyed(1, &[row(1, "a", number as f64, number as i64)]);
         match number {
-            2 => store.stage(txn(number), vec![gone, new]).unwrap(),
+            2 => store.stage(txn(number), SubTxn::FIRST, vec![gone, new]).unwrap(),
             _ => {
-                store.stage(txn(number), vec![gone]).unwrap();
-                store.stage(txn(number), vec![new]).unwrap();
+                store.stage(txn(number), SubTxn::FIRST, vec![gone]).unwrap();
+                store.stage(txn(number), SubTxn::FIRST, vec![new]).unwrap();
             }
         }
         store.commit(txn(number), CommitSeq(number), CommitMode::OnePhase).unwrap();
@@ -106,13 +106,19 @@ fn an_update_removes_the_key_it_adds() {
 fn an_open_transaction_holds_its_keys_until_it_ends() {
     let vfs = SimVfs::new(1);
     let store = open(&vfs);
-    store.stage(txn(1), vec![keyed(1, &[row(1, "a", 1.0, 1)])]).unwrap();
-    assert_eq!(code(store.stage(txn(2), vec![keyed(1, &[row(1, "a", 2.0, 2)])])), SqlState::LOCK_NOT_AVAILABLE);
+    store.stage(txn(1), SubTxn::FIRST, vec![keyed(1, &[row(1, "a", 1.0, 1)])]).unwrap();
+    assert_eq!(
+        code(store.stage(txn(2), SubTxn::FIRST, vec![keyed(1, &[row(1, "a", 2.0, 2)])])),
+        SqlState::LOCK_NOT_AVAILABLE
+    );
     store.abort(txn(1)).unwrap();
     add(&store, 3, &[row(1, "a", 3.0, 3)]).unwrap();
     // Whether the key is free depends on how the remover ends.
-    store.stage(txn(4), vec![removal(1, &[address(&store, 3)])]).unwrap();
-    assert_eq!(code(store.stage(txn(5), vec![keyed(1, &[row(1, "a", 2.0, 2)])])), SqlState::LOCK_NOT_AVAILABLE);
+    store.stage(txn(4), SubTxn::FIRST, vec![removal(1, &[address(&store, 3)])]).unwrap();
+    assert_eq!(
+        code(store.stage(txn(5), SubTxn::FIRST, vec![keyed(1, &[row(1, "a", 2.0, 2)])])),
+        SqlState::LOCK_NOT_AVAILABLE
+    );
     store.commit(txn(4), CommitSeq(4), CommitMode::OnePhase).unwrap();
     add(&store, 6, &[row(1, "a", 6.0, 6)]).unwrap();
 }
@@ -129,7 +135,11 @@ fn of_many_that_race_for_a_key_one_wins() {
             let racers = (1..=4).map(|racer| {
                 scope.spawn(move || {
                     let number = key * 10 + racer;
-                    match store.stage(txn(number), vec![keyed(1, &[row(key as i64, "a", 1.0, number as i64)])]) {
+                    match store.stage(
+                        txn(number),
+                        SubTxn::FIRST,
+                        vec![keyed(1, &[row(key as i64, "a", 1.0, number as i64)])],
+                    ) {
                         Ok(()) => store.commit(txn(number), CommitSeq(number), CommitMode::OnePhase).unwrap(),
                         Err(StorageError::Duplicate { .. }) => return 0,
                         Err(error) => panic!("{error}"),
@@ -189,7 +199,7 @@ fn an_update_that_lost_its_removal_is_told_to_try_again() {
     let store = open_at(&vfs, StoreOptions { delta_bytes_max: 64 << 10, ..options() }, &clock).unwrap();
     store.attach(identity()).unwrap();
     add(&store, 1, &[row(1, "a", 1.0, 1)]).unwrap();
-    store.stage(txn(2), vec![removal(1, &[address(&store, 1)])]).unwrap();
+    store.stage(txn(2), SubTxn::FIRST, vec![removal(1, &[address(&store, 1)])]).unwrap();
     let mut number = 10;
     while store.core.state.lock().bytes <= 32 << 10 {
         number += 1;
@@ -197,6 +207,6 @@ fn an_update_that_lost_its_removal_is_told_to_try_again() {
         add(&store, number, &rows.collect::<Vec<_>>()).unwrap();
     }
     assert_eq!(store.seal_due().unwrap(), 1);
-    let successor = store.stage(txn(2), vec![keyed(1, &[row(1, "a", 2.0, 1)])]);
+    let successor = store.stage(txn(2), SubTxn::FIRST, vec![keyed(1, &[row(1, "a", 2.0, 1)])]);
     assert_eq!(code(successor), SqlState::SERIALIZATION_FAILURE);
 }

@@ -63,7 +63,7 @@ fn last_rows_are_those_of_all_rows_whatever_happened_to_them() {
                     let picked = found.into_iter().filter(|(row, _)| last.values().any(|last| last.time == row.time));
                     let picked = picked.filter(|_| dice.below(2) == 0).map(|(_, at)| at).collect::<Vec<_>>();
                     if !picked.is_empty() {
-                        store.stage(txn(seq), vec![removal(1, &picked)]).unwrap();
+                        store.stage(txn(seq), SubTxn::FIRST, vec![removal(1, &picked)]).unwrap();
                         own = Some(txn(seq));
                     }
                 }

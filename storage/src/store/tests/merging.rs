@@ -27,7 +27,7 @@ pub(super) fn seal_many(store: &Store, numbers: std::ops::RangeInclusive<u64>) {
 pub(super) fn stage_removal(store: &Store, number: u64, pick: impl Fn(&Row) -> bool) {
     let found = addressed(store, request(1, u64::MAX)).unwrap().into_iter();
     let picked = found.filter(|(row, _)| pick(row)).map(|(_, at)| at).collect::<Vec<_>>();
-    store.stage(txn(number), vec![removal(1, &picked)]).unwrap();
+    store.stage(txn(number), SubTxn::FIRST, vec![removal(1, &picked)]).unwrap();
 }
 
 pub(super) fn remove(store: &Store, number: u64, pick: impl Fn(&Row) -> bool) {
@@ -74,7 +74,7 @@ fn removals_move_along_and_old_addresses_are_refused() {
     assert_eq!(store.merge_due().unwrap(), 1);
     assert_eq!((read(&store, 1, 4).unwrap().len(), read(&store, 1, 5).unwrap().len()), (400, 360));
     assert!(read(&store, 1, 5).unwrap().iter().all(|row| row.number.unwrap() % 10 != 3));
-    let moved = store.stage(txn(6), vec![removal(1, &[old[0].1])]);
+    let moved = store.stage(txn(6), SubTxn::FIRST, vec![removal(1, &[old[0].1])]);
     assert!(matches!(moved, Err(StorageError::Conflict(_))));
     std::mem::forget(store);
     vfs.restart();
@@ -196,7 +196,7 @@ fn writers_readers_and_merges_go_on_side_by_side() {
                 let found = addressed(&store, request(1, u64::MAX)).unwrap().into_iter();
                 writes.push(removal(1, &found.filter(|(row, _)| before(row)).map(|(_, at)| at).collect::<Vec<_>>()));
             }
-            match store.stage(txn(number), writes) {
+            match store.stage(txn(number), SubTxn::FIRST, writes) {
                 Ok(()) => store.commit(txn(number), CommitSeq(number), CommitMode::OnePhase).unwrap(),
                 Err(StorageError::Conflict(_)) => store.abort(txn(number)).unwrap(),
                 Err(error) => panic!("{error}"),

@@ -1,6 +1,7 @@
 //! What every test of the store needs: a clock, chance, a table of readings, and a naive reader.
 
 mod asynchronous;
+mod discarding;
 mod faults;
 mod keys;
 mod last_rows;
@@ -18,7 +19,7 @@ use crate::vfs::SimVfs;
 use arrow::array::{Array, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, TimeUnit, TimestampMicrosecondType};
 use proto::data_node::FIELD_ID;
-use proto::{ChunkLayout, ChunkWrite, ClusterId, ColumnId, ColumnPredicate, CommitMode, TableId, WriteKind};
+use proto::{ChunkLayout, ChunkWrite, ClusterId, ColumnId, ColumnPredicate, CommitMode, SubTxn, TableId, WriteKind};
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 
@@ -210,7 +211,7 @@ pub(super) fn removal(chunk: u32, addresses: &[Address]) -> ChunkWrite {
 
 /// Stages and commits in one round.
 pub(super) fn insert(store: &Store, number: u64, seq: u64, chunk: u32, rows: &[Row]) -> Result<()> {
-    store.stage(txn(number), vec![write(chunk, rows)])?;
+    store.stage(txn(number), SubTxn::FIRST, vec![write(chunk, rows)])?;
     store.commit(txn(number), CommitSeq(seq), CommitMode::OnePhase)
 }
 

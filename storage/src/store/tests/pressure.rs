@@ -15,7 +15,7 @@ fn rows(count: i64) -> Vec<Row> {
 /// Stages rows of one transaction until the store has more than `bytes`.
 fn fill(store: &Store, number: u64, bytes: usize) {
     while store.core.state.lock().bytes <= bytes {
-        store.stage(txn(number), vec![write(9, &rows(100))]).unwrap();
+        store.stage(txn(number), SubTxn::FIRST, vec![write(9, &rows(100))]).unwrap();
     }
 }
 
@@ -25,7 +25,7 @@ fn a_large_open_transaction_does_not_break_removals_of_others() {
     let store = store(&vfs);
     insert(&store, 1, 1, 1, &rows(10)).unwrap();
     let (_, at) = addressed(&store, request(1, 1)).unwrap()[0].clone();
-    store.stage(txn(2), vec![removal(1, &[at])]).unwrap();
+    store.stage(txn(2), SubTxn::FIRST, vec![removal(1, &[at])]).unwrap();
     fill(&store, 3, 200 << 10);
     insert(&store, 4, 2, 5, &rows(10)).unwrap();
     assert_eq!(store.seal_due().unwrap(), 0, "sealing a few rows frees nothing worth it");

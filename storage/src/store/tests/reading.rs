@@ -79,7 +79,7 @@ fn columns_are_matched_by_id_cast_and_filled_in() {
         kind: WriteKind::Insert,
         body: proto::ipc::encode_body(&batch).unwrap(),
     };
-    store.stage(txn(2), vec![newer]).unwrap();
+    store.stage(txn(2), SubTxn::FIRST, vec![newer]).unwrap();
     store.commit(txn(2), CommitSeq(2), CommitMode::OnePhase).unwrap();
 
     for sealed in [false, true] {
@@ -157,7 +157,7 @@ fn a_drop_does_not_disturb_a_scan_and_closes_the_chunk() {
     assert_eq!(rows_of(scan).unwrap().len(), 5100);
     let error = proto::Error::from(store.scan(request(1, 2)).err().unwrap());
     assert_eq!((error.code, error.message.as_str()), (proto::SqlState::SERIALIZATION_FAILURE, "chunk 1 was dropped"));
-    assert!(store.stage(txn(3), vec![write(1, &many(1))]).is_err());
+    assert!(store.stage(txn(3), SubTxn::FIRST, vec![write(1, &many(1))]).is_err());
     assert!(store.chunk_stats(&[ChunkId(1)]).unwrap().is_empty());
     assert!(vfs.list(&Path::new(DIR).join(SEGMENTS_DIR)).unwrap().is_empty());
     vfs.restart();
@@ -216,14 +216,14 @@ fn a_column_that_cannot_be_sealed_is_refused_at_once() {
         kind: WriteKind::Insert,
         body: proto::ipc::encode_body(&batch).unwrap(),
     };
-    assert!(matches!(store.stage(txn(1), vec![bad]), Err(StorageError::Unsupported(_))));
+    assert!(matches!(store.stage(txn(1), SubTxn::FIRST, vec![bad]), Err(StorageError::Unsupported(_))));
     let noise = ChunkWrite {
         chunk: ChunkId(1),
         layout: layout(),
         kind: WriteKind::Insert,
         body: bytes::Bytes::from_static(b"no batch"),
     };
-    assert!(matches!(store.stage(txn(1), vec![noise]), Err(StorageError::BadWrite(_))));
+    assert!(matches!(store.stage(txn(1), SubTxn::FIRST, vec![noise]), Err(StorageError::BadWrite(_))));
 }
 
 #[test]

@@ -11,7 +11,7 @@ fn rows(count: i64) -> Vec<Row> {
 fn stage_removal(store: &Store, number: u64, chunk: u32, pick: impl Fn(&Row) -> bool) -> Result<usize> {
     let found = addressed(store, ScanRequest { txn: Some(txn(number)), ..request(chunk, u64::MAX) })?;
     let addresses = found.into_iter().filter(|(row, _)| pick(row)).map(|(_, at)| at).collect::<Vec<_>>();
-    store.stage(txn(number), vec![removal(chunk, &addresses)])?;
+    store.stage(txn(number), SubTxn::FIRST, vec![removal(chunk, &addresses)])?;
     Ok(addresses.len())
 }
 
@@ -80,7 +80,7 @@ fn a_transaction_sees_its_own_removals_and_can_remove_its_own_rows() {
     let vfs = SimVfs::new(1);
     let store = open(&vfs);
     insert(&store, 1, 1, 1, &rows(10)).unwrap();
-    store.stage(txn(2), vec![write(1, &[row(1, "own", 1.0, 50), row(2, "own", 1.0, 51)])]).unwrap();
+    store.stage(txn(2), SubTxn::FIRST, vec![write(1, &[row(1, "own", 1.0, 50), row(2, "own", 1.0, 51)])]).unwrap();
     let picked = |row: &Row| [Some(4), Some(51)].contains(&row.number);
     assert_eq!(stage_removal(&store, 2, 1, picked).unwrap(), 2);
     let own = ScanRequest { txn: Some(txn(2)), ..request(1, 1) };
@@ -88,7 +88,7 @@ fn a_transaction_sees_its_own_removals_and_can_remove_its_own_rows() {
     assert_eq!(numbers(rows_of(store.scan(own.clone()).unwrap()).unwrap()), expected);
     assert_eq!(read(&store, 1, 1).unwrap().len(), 10, "nobody else does");
     // An update of an update.
-    store.stage(txn(2), vec![write(1, &[row(1, "own", 2.0, 60)])]).unwrap();
+    store.stage(txn(2), SubTxn::FIRST, vec![write(1, &[row(1, "own", 2.0, 60)])]).unwrap();
     assert_eq!(stage_removal(&store, 2, 1, |row| row.number == Some(50)).unwrap(), 1);
     store.commit(txn(2), CommitSeq(2), CommitMode::OnePhase).unwrap();
     for _ in 0..2 {
@@ -119,7 +119,7 @@ fn positions_are_right_when_pages_and_young_rows_are_skipped() {
     let picked = found.iter().filter(|(row, _)| row.host.as_deref() == Some("host_31")).map(|(_, at)| *at);
     let picked = picked.collect::<Vec<_>>();
     assert_eq!(picked.len(), 1800);
-    store.stage(txn(3), vec![removal(1, &picked)]).unwrap();
+    store.stage(txn(3), SubTxn::FIRST, vec![removal(1, &picked)]).unwrap();
     store.commit(txn(3), CommitSeq(3), CommitMode::OnePhase).unwrap();
     let left = read(&store, 1, 3).unwrap();
     assert_eq!(left.len(), 138_200);
@@ -137,20 +137,22 @@ fn who_comes_second_is_told_so() {
     insert(&store, 1, 1, 1, &rows(10)).unwrap();
     let three = |row: &Row| row.number == Some(3);
     let at = addressed(&store, request(1, 1)).unwrap().into_iter().find(|(row, _)| three(row)).unwrap().1;
-    store.stage(txn(2), vec![removal(1, &[at])]).unwrap();
-    assert_eq!(code(store.stage(txn(3), vec![removal(1, &[at])])), SqlState::LOCK_NOT_AVAILABLE);
+    store.stage(txn(2), SubTxn::FIRST, vec![removal(1, &[at])]).unwrap();
+    assert_eq!(code(store.stage(txn(3), SubTxn::FIRST, vec![removal(1, &[at])])), SqlState::LOCK_NOT_AVAILABLE);
     assert!(store.commit(txn(3), CommitSeq(9), CommitMode::OnePhase).is_err(), "it lacks the removal");
     store.abort(txn(3)).unwrap();
     store.abort(txn(2)).unwrap();
-    store.stage(txn(4), vec![removal(1, &[at])]).unwrap();
+    store.stage(txn(4), SubTxn::FIRST, vec![removal(1, &[at])]).unwrap();
     store.commit(txn(4), CommitSeq(2), CommitMode::OnePhase).unwrap();
-    assert_eq!(code(store.stage(txn(5), vec![removal(1, &[at])])), SqlState::SERIALIZATION_FAILURE);
+    assert_eq!(code(store.stage(txn(5), SubTxn::FIRST, vec![removal(1, &[at])])), SqlState::SERIALIZATION_FAILURE);
     store.seal(ChunkId(1)).unwrap();
-    let moved = store.stage(txn(6), vec![removal(1, &[at])]);
+    let moved = store.stage(txn(6), SubTxn::FIRST, vec![removal(1, &[at])]);
     assert_eq!(code(moved), SqlState::SERIALIZATION_FAILURE, "the batch is gone");
     let nowhere = [(at.0, 1000), (at.0, -1), (1, 1 << 40)];
-    assert!(nowhere.iter().all(|at| store.stage(txn(7), vec![removal(1, &[*at])]).is_err()));
-    assert!(store.stage(txn(8), vec![ChunkWrite { kind: WriteKind::Delete, ..write(1, &rows(1)) }]).is_err());
+    assert!(nowhere.iter().all(|at| store.stage(txn(7), SubTxn::FIRST, vec![removal(1, &[*at])]).is_err()));
+    assert!(
+        store.stage(txn(8), SubTxn::FIRST, vec![ChunkWrite { kind: WriteKind::Delete, ..write(1, &rows(1)) }]).is_err()
+    );
 }
 
 #[test]
@@ -161,9 +163,9 @@ fn a_waiting_removal_goes_on_when_the_other_transaction_ends() {
         store.attach(identity()).unwrap();
         insert(&store, 1, 1, 1, &rows(10)).unwrap();
         let (_, at) = addressed(&store, request(1, 1)).unwrap()[0].clone();
-        store.stage(txn(2), vec![removal(1, &[at])]).unwrap();
+        store.stage(txn(2), SubTxn::FIRST, vec![removal(1, &[at])]).unwrap();
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| store.stage(txn(3), vec![removal(1, &[at])]));
+            let waiting = scope.spawn(|| store.stage(txn(3), SubTxn::FIRST, vec![removal(1, &[at])]));
             match committed {
                 true => store.commit(txn(2), CommitSeq(2), CommitMode::OnePhase).unwrap(),
                 false => store.abort(txn(2)).unwrap(),
@@ -215,7 +217,7 @@ fn addresses_pin_a_chunk_until_memory_runs_short() {
     assert_eq!(store.seal_due().unwrap(), 1);
 
     insert(&store, 2, 2, 1, &rows(10)).unwrap();
-    store.stage(txn(3), vec![removal(1, &[(1, 0)])]).unwrap();
+    store.stage(txn(3), SubTxn::FIRST, vec![removal(1, &[(1, 0)])]).unwrap();
     stage_removal(&store, 4, 1, |row| row.number == Some(5)).unwrap();
     let mut number = 10;
     while store.core.state.lock().bytes <= 32 << 10 {
@@ -228,7 +230,7 @@ fn addresses_pin_a_chunk_until_memory_runs_short() {
     assert_eq!(code(error), SqlState::SERIALIZATION_FAILURE, "its rows were moved");
     store.commit(txn(3), CommitSeq(100), CommitMode::OnePhase).unwrap();
     assert_eq!(read(&store, 1, 100).unwrap().len(), before - 1);
-    assert!(matches!(store.stage(txn(5), vec![removal(1, &[at])]), Err(StorageError::Conflict(_))));
+    assert!(matches!(store.stage(txn(5), SubTxn::FIRST, vec![removal(1, &[at])]), Err(StorageError::Conflict(_))));
 }
 
 #[test]
@@ -253,7 +255,7 @@ fn an_older_format_is_refused_by_name() {
     drop(open(&vfs));
     vfs.set_contents(&Path::new(DIR).join("FORMAT"), b"seriatim storage 1\n");
     let error = try_open(&vfs).err().unwrap();
-    assert!(matches!(&error, StorageError::Format { found, expected: 2, .. } if found == "1"), "{error}");
+    assert!(matches!(&error, StorageError::Format { found, expected: 3, .. } if found == "1"), "{error}");
 }
 
 /// Such a chunk kept the log of the whole node: it was pinned again before each pin ended.

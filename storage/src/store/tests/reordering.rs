@@ -74,7 +74,7 @@ fn rows_move_although_their_addresses_are_held_and_old_ones_are_refused() {
     let old = addressed(&store, request(1, 1)).unwrap();
     store.seal_sorted(CHUNK, &by_number()).unwrap();
     assert_eq!(orders(&vfs, CHUNK).into_values().collect::<Vec<_>>(), [[NUMBER, TIME]]);
-    let moved = store.stage(txn(2), vec![removal(1, &[old[0].1])]);
+    let moved = store.stage(txn(2), SubTxn::FIRST, vec![removal(1, &[old[0].1])]);
     assert!(matches!(moved, Err(StorageError::Conflict(CHUNK))));
     store.abort(txn(2)).unwrap();
     remove(&store, 3, |row| *row == old[0].0);

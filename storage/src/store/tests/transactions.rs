@@ -7,7 +7,7 @@ use proto::{Reaction, SqlState, TxnOutcome};
 fn a_store_is_bound_once() {
     let vfs = SimVfs::new(1);
     let store = try_open(&vfs).unwrap();
-    let unbound = store.stage(txn(1), vec![write(1, &[row(1, "a", 1.0, 1)])]).unwrap_err();
+    let unbound = store.stage(txn(1), SubTxn::FIRST, vec![write(1, &[row(1, "a", 1.0, 1)])]).unwrap_err();
     assert!(matches!(unbound, StorageError::NotAttached(_)));
     store.attach(identity()).unwrap();
     store.attach(identity()).unwrap();
@@ -37,7 +37,7 @@ fn prepared_rows_are_invisible_do_not_block_readers_and_survive() {
     let vfs = SimVfs::new(1);
     let store = open(&vfs);
     insert(&store, 1, 5, 1, &[row(1, "a", 1.0, 1)]).unwrap();
-    store.stage(txn(2), vec![write(1, &[row(2, "a", 2.0, 2)])]).unwrap();
+    store.stage(txn(2), SubTxn::FIRST, vec![write(1, &[row(2, "a", 2.0, 2)])]).unwrap();
     assert_eq!(store.outcome(txn(2)).unwrap(), TxnOutcome::Staged);
     store.prepare(txn(2)).unwrap();
     store.prepare(txn(2)).unwrap();
@@ -59,12 +59,13 @@ fn prepared_rows_are_invisible_do_not_block_readers_and_survive() {
 fn staged_rows_lost_in_a_restart_cannot_come_back_in_part() {
     let vfs = SimVfs::new(1);
     let store = open(&vfs);
-    store.stage(txn(1), vec![write(1, &[row(1, "a", 1.0, 1)])]).unwrap();
+    store.stage(txn(1), SubTxn::FIRST, vec![write(1, &[row(1, "a", 1.0, 1)])]).unwrap();
     vfs.kill_process();
     drop(store);
     let store = try_open(&vfs).unwrap();
     assert_eq!(store.outcome(txn(1)).unwrap(), TxnOutcome::Unknown);
-    let error = proto::Error::from(store.stage(txn(1), vec![write(1, &[row(2, "a", 2.0, 2)])]).unwrap_err());
+    let error =
+        proto::Error::from(store.stage(txn(1), SubTxn::FIRST, vec![write(1, &[row(2, "a", 2.0, 2)])]).unwrap_err());
     assert_eq!(error.reaction, Reaction::Abort);
     assert!(store.prepare(txn(1)).is_err());
     assert!(store.commit(txn(1), CommitSeq(9), CommitMode::OnePhase).is_err());
@@ -94,10 +95,10 @@ fn aborts_are_idempotent_and_late_rows_are_refused() {
     let vfs = SimVfs::new(1);
     let store = open(&vfs);
     store.abort(txn(7)).unwrap();
-    assert!(store.stage(txn(7), vec![write(1, &[row(1, "a", 1.0, 1)])]).is_err());
-    store.stage(txn(8), vec![write(1, &[row(1, "a", 1.0, 1)])]).unwrap();
+    assert!(store.stage(txn(7), SubTxn::FIRST, vec![write(1, &[row(1, "a", 1.0, 1)])]).is_err());
+    store.stage(txn(8), SubTxn::FIRST, vec![write(1, &[row(1, "a", 1.0, 1)])]).unwrap();
     store.prepare(txn(8)).unwrap();
-    assert!(store.stage(txn(8), vec![write(1, &[row(1, "a", 1.0, 1)])]).is_err(), "it has voted");
+    assert!(store.stage(txn(8), SubTxn::FIRST, vec![write(1, &[row(1, "a", 1.0, 1)])]).is_err(), "it has voted");
     store.abort(txn(8)).unwrap();
     store.abort(txn(8)).unwrap();
     assert_eq!(store.outcome(txn(8)).unwrap(), TxnOutcome::Unknown);
@@ -111,19 +112,22 @@ fn an_older_coordinator_can_only_end_what_it_prepared() {
     let store = open(&vfs);
     let old = |number| TxnId { epoch: 1, ..txn(number) };
     let new = |number| TxnId { epoch: 2, ..txn(number) };
-    store.stage(old(1), vec![write(1, &[row(1, "a", 1.0, 1)])]).unwrap();
+    store.stage(old(1), SubTxn::FIRST, vec![write(1, &[row(1, "a", 1.0, 1)])]).unwrap();
     store.prepare(old(1)).unwrap();
-    store.stage(old(2), vec![write(1, &[row(2, "a", 1.0, 2)])]).unwrap();
-    store.stage(new(1), vec![write(1, &[row(3, "a", 1.0, 3)])]).unwrap();
-    assert!(store.stage(old(3), vec![write(1, &[row(4, "a", 1.0, 4)])]).is_err());
+    store.stage(old(2), SubTxn::FIRST, vec![write(1, &[row(2, "a", 1.0, 2)])]).unwrap();
+    store.stage(new(1), SubTxn::FIRST, vec![write(1, &[row(3, "a", 1.0, 3)])]).unwrap();
+    assert!(store.stage(old(3), SubTxn::FIRST, vec![write(1, &[row(4, "a", 1.0, 4)])]).is_err());
     assert!(store.prepare(old(2)).is_err());
     assert_eq!(store.outcome(old(2)).unwrap(), TxnOutcome::Unknown, "it can never be prepared now");
     store.commit(old(1), CommitSeq(1), CommitMode::Prepared).unwrap();
     vfs.restart();
     let store = try_open(&vfs).unwrap();
     assert_eq!(store.status().epoch_max, 2);
-    assert!(store.stage(old(4), vec![write(1, &[row(4, "a", 1.0, 4)])]).is_err(), "also after a power cut");
-    assert!(store.stage(TxnId { cluster: ClusterId([0; 16]), ..new(9) }, vec![]).is_err());
+    assert!(
+        store.stage(old(4), SubTxn::FIRST, vec![write(1, &[row(4, "a", 1.0, 4)])]).is_err(),
+        "also after a power cut"
+    );
+    assert!(store.stage(TxnId { cluster: ClusterId([0; 16]), ..new(9) }, SubTxn::FIRST, vec![]).is_err());
 }
 
 #[test]
@@ -132,10 +136,10 @@ fn a_transaction_that_lacks_rows_cannot_commit() {
     let store = open(&vfs);
     let bad = || ChunkWrite { body: bytes::Bytes::from_static(b"noise"), ..write(1, &[]) };
     let good = || write(1, &[row(1, "a", 1.0, 1)]);
-    store.stage(txn(1), vec![good()]).unwrap();
+    store.stage(txn(1), SubTxn::FIRST, vec![good()]).unwrap();
     for number in [1, 2] {
-        assert!(store.stage(txn(number), vec![bad()]).is_err());
-        store.stage(txn(number), vec![good()]).ok();
+        assert!(store.stage(txn(number), SubTxn::FIRST, vec![bad()]).is_err());
+        store.stage(txn(number), SubTxn::FIRST, vec![good()]).ok();
         assert!(store.prepare(txn(number)).is_err());
         assert!(store.commit(txn(number), CommitSeq(1), CommitMode::OnePhase).is_err());
         store.abort(txn(number)).unwrap();
@@ -147,7 +151,9 @@ fn a_transaction_that_lacks_rows_cannot_commit() {
 fn own_staged_rows_are_visible_to_their_transaction_only() {
     let vfs = SimVfs::new(1);
     let store = open(&vfs);
-    store.stage(txn(1), vec![write(1, &[row(1, "a", 1.0, 1)]), write(2, &[row(2, "b", 1.0, 2)])]).unwrap();
+    store
+        .stage(txn(1), SubTxn::FIRST, vec![write(1, &[row(1, "a", 1.0, 1)]), write(2, &[row(2, "b", 1.0, 2)])])
+        .unwrap();
     let mut own = request(1, 0);
     own.txn = Some(txn(1));
     assert_eq!(rows_of(store.scan(own.clone()).unwrap()).unwrap(), [row(1, "a", 1.0, 1)]);
@@ -179,7 +185,7 @@ fn memory_is_bounded_and_sealing_frees_it() {
 fn the_log_is_cut_when_its_rows_are_sealed_but_not_below_an_open_transaction() {
     let vfs = SimVfs::new(1);
     let store = open(&vfs);
-    store.stage(txn(1), vec![write(1, &[row(1, "a", 1.0, 1)])]).unwrap();
+    store.stage(txn(1), SubTxn::FIRST, vec![write(1, &[row(1, "a", 1.0, 1)])]).unwrap();
     store.prepare(txn(1)).unwrap();
     let rows = (0..100).map(|i| row(i, "b", 1.0, i)).collect::<Vec<_>>();
     for number in 2..20 {

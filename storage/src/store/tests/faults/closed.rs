@@ -14,7 +14,7 @@ fn two_chunks() -> (SimVfs, Vec<Row>) {
             store.seal(ChunkId(2)).unwrap();
         }
     }
-    store.stage(txn(6), vec![write(1, &rows(6))]).unwrap();
+    store.stage(txn(6), SubTxn::FIRST, vec![write(1, &rows(6))]).unwrap();
     store.prepare(txn(6)).unwrap();
     let mut expected = read(&store, 1, u64::MAX).unwrap();
     expected.extend(rows(6));
@@ -58,9 +58,9 @@ fn a_damaged_or_missing_file_closes_its_chunk_and_no_other() {
             let refusals = [
                 read(&store, 1, u64::MAX).err(),
                 read(&store, 1, 1).err(),
-                store.stage(txn(70), vec![write(2, &rows(7)), write(1, &rows(7))]).err(),
-                store.stage(txn(71), vec![removal(1, &[(1, 0)])]).err(),
-                store.stage(txn(72), vec![keyed]).err(),
+                store.stage(txn(70), SubTxn::FIRST, vec![write(2, &rows(7)), write(1, &rows(7))]).err(),
+                store.stage(txn(71), SubTxn::FIRST, vec![removal(1, &[(1, 0)])]).err(),
+                store.stage(txn(72), SubTxn::FIRST, vec![keyed]).err(),
                 store.seal(ChunkId(1)).err(),
             ];
             for error in refusals {

@@ -104,7 +104,7 @@ fn a_commit_in_one_round_whose_fsync_failed_has_an_unknown_outcome() {
     let vfs = SimVfs::new(3);
     let store = open(&vfs);
     insert(&store, 1, 1, 1, &rows(1)).unwrap();
-    store.stage(txn(2), vec![write(1, &rows(2))]).unwrap();
+    store.stage(txn(2), SubTxn::FIRST, vec![write(1, &rows(2))]).unwrap();
     vfs.set_fault(Fault::SyncFails(0));
     let error = proto::Error::from(store.commit(txn(2), CommitSeq(2), CommitMode::OnePhase).unwrap_err());
     assert_eq!((error.code, error.reaction), (SqlState::TRANSACTION_RESOLUTION_UNKNOWN, Reaction::Resolve));
@@ -136,7 +136,7 @@ fn a_read_that_fails_fails_its_query_and_no_other() {
     type Act = (&'static str, fn(&Store, Vec<ChunkWrite>) -> Result<usize>);
     let acts: [Act; 3] = [
         ("query", |store, _| Ok(read(store, 1, u64::MAX)?.len())),
-        ("key", |store, keyed| store.stage(txn(70), keyed).map(|()| 0)),
+        ("key", |store, keyed| store.stage(txn(70), SubTxn::FIRST, keyed).map(|()| 0)),
         ("merge", |store, _| store.merge_due()),
     ];
     for (round, (what, act)) in (0..rounds()).flat_map(|round| acts.map(|act| (round, act))) {

@@ -43,7 +43,7 @@ fn transact(store: &Store, number: u64) -> Result<()> {
         let before = found.filter(|(row, _)| row.number == Some(number as i64 - 1)).map(|(_, at)| at);
         writes.push(removal(1, &before.collect::<Vec<_>>()));
     }
-    store.stage(txn(number), writes)?;
+    store.stage(txn(number), SubTxn::FIRST, writes)?;
     if number % 4 != 2 {
         return store.commit(txn(number), CommitSeq(number), CommitMode::OnePhase);
     }

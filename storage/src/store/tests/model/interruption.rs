@@ -44,10 +44,11 @@ impl Life {
     pub(super) fn cut_power_within(&mut self) {
         self.vfs.set_fault(Fault::Crash(self.dice.below(9)));
         let store = self.store.take().expect("it is open between two steps");
-        let what = match self.dice.below(7) {
+        let what = match self.dice.below(8) {
             0 => {
                 let rows = (0..20).map(|_| self.dice.row(0)).collect::<Vec<_>>();
-                let outcome = (0..30).try_for_each(|_| store.stage(txn(self.number + 1), vec![write(0, &rows)]));
+                let outcome =
+                    (0..30).try_for_each(|_| store.stage(txn(self.number + 1), SubTxn::FIRST, vec![write(0, &rows)]));
                 assert!(outcome.is_err(), "the disk or the chunk is gone");
                 self.number += 1;
                 "stage"
@@ -81,10 +82,21 @@ impl Life {
                 "commit"
             }
             4 => {
+                if let Some(id) = pick(&mut self.dice, &self.twin.staged) {
+                    let mut work = self.twin.staged[&id].clone();
+                    let subs = work.take_back(&mut self.dice);
+                    if store.discard(txn(id), subs).is_ok() {
+                        self.twin.staged.insert(id, work);
+                        let _ = store.prepare(txn(id));
+                    }
+                }
+                "discard"
+            }
+            5 => {
                 let _ = (0..CHUNKS as u32).try_for_each(|chunk| store.seal(ChunkId(chunk)).map(drop));
                 "seal"
             }
-            5 => {
+            6 => {
                 let wanted = self.any_layout();
                 let _ = (0..CHUNKS as u32).try_for_each(|chunk| store.seal_sorted(ChunkId(chunk), &wanted));
                 "reorder"

@@ -1,5 +1,6 @@
-//! Random lives of a store against a naive twin: inserts, updates, upserts, deletes, votes, commits, aborts, seals, merges,
-//! changes of order, drops, clean restarts, kills, and power cuts between and within all of these. Every life counts what it did.
+//! Random lives of a store against a naive twin: inserts, updates, upserts, deletes, savepoints and ways back, votes, commits,
+//! aborts, seals, merges, changes of order, drops, clean restarts, kills, and power cuts between and within all of these.
+//! Every life counts what it did.
 //!
 //! `SERIATIM_SEED` replays one life, `SERIATIM_ROUNDS` makes more of them.
 
@@ -14,7 +15,7 @@ const STEPS: usize = 80;
 const CHUNKS: u64 = 3;
 
 /// All that must have happened in a run, or it says nothing about it.
-const SEEN: [&str; 31] = [
+const SEEN: [&str; 35] = [
     "insert",
     "update",
     "upsert that inserts",
@@ -30,6 +31,9 @@ const SEEN: [&str; 31] = [
     "abort of a staged transaction",
     "abort of a prepared transaction",
     "abort after a restart",
+    "savepoint",
+    "discard",
+    "discard of what failed",
     "read in doubt",
     "read of a snapshot too old",
     "read of one's own changes",
@@ -42,6 +46,7 @@ const SEEN: [&str; 31] = [
     "power cut",
     "power cut within stage",
     "power cut within prepare",
+    "power cut within discard",
     "power cut within commit",
     "power cut within seal",
     "power cut within reorder",
@@ -109,7 +114,7 @@ impl Life {
 
     fn live(mut self) -> Counts {
         for _ in 0..STEPS {
-            match self.dice.below(31) {
+            match self.dice.below(35) {
                 0..=6 => self.insert(),
                 7..=8 => self.prepare(),
                 9..=11 => self.commit(),
@@ -120,7 +125,9 @@ impl Life {
                 18 => self.cut_power_within(),
                 20..=25 => self.delete(),
                 26..=28 => self.merge(),
-                29..=30 => self.reorder(),
+                29..=30 => self.savepoint(),
+                31 => self.discard(),
+                32..=33 => self.reorder(),
                 _ => {}
             }
             if self.dice.below(2) == 0 {
@@ -158,6 +165,45 @@ impl Life {
             self.number += 1;
             self.number
         })
+    }
+
+    /// The number under which the transaction stages now.
+    fn sub(&self, id: u64) -> SubTxn {
+        SubTxn(self.twin.staged.get(&id).map_or(0, |work| work.sub))
+    }
+
+    fn savepoint(&mut self) {
+        let Some(id) = pick(&mut self.dice, &self.twin.staged) else { return };
+        self.twin.staged.get_mut(&id).expect("just picked").savepoint();
+        self.counts.add("savepoint");
+    }
+
+    fn discard(&mut self) {
+        let Some(id) = pick(&mut self.dice, &self.twin.staged) else { return };
+        self.take_back(id);
+        self.counts.add("discard");
+    }
+
+    fn take_back(&mut self, id: u64) {
+        let subs = self.twin.staged.entry(id).or_default().take_back(&mut self.dice);
+        self.store().discard(txn(id), subs.clone()).unwrap();
+        if self.dice.below(2) == 0 {
+            self.store().discard(txn(id), subs).unwrap();
+        }
+    }
+
+    /// After a change that was refused.
+    fn give_up(&mut self, id: u64) {
+        match self.dice.below(2) {
+            0 => {
+                self.store().abort(txn(id)).unwrap();
+                self.twin.staged.remove(&id);
+            }
+            _ => {
+                self.take_back(id);
+                self.counts.add("discard of what failed");
+            }
+        }
     }
 
     /// New rows; in the chunk with a key sometimes in the place of old ones.
@@ -206,7 +252,7 @@ impl Life {
         }
         writes.push(keyed(chunk, &rows));
         let (refused, locked) = self.twin.verdict(id, chunk, &rows, &removed);
-        match self.store().stage(txn(id), writes) {
+        match self.store().stage(txn(id), self.sub(id), writes) {
             Ok(()) => {
                 assert!(!refused && !locked && !self.twin.dropped.contains(&chunk));
                 self.counts.add(what);
@@ -229,8 +275,7 @@ impl Life {
                     _ => {}
                 }
                 assert!(self.store().prepare(txn(id)).is_err(), "it lacks rows");
-                self.store().abort(txn(id)).unwrap();
-                self.twin.staged.remove(&id);
+                self.give_up(id);
             }
         }
     }
@@ -262,7 +307,7 @@ impl Life {
         }
         let addresses = picked.iter().map(|(_, at)| *at).collect::<Vec<_>>();
         let taken = picked.iter().any(|(row, _)| self.twin.taken(id, *row));
-        match self.store().stage(txn(id), vec![removal(chunk, &addresses)]) {
+        match self.store().stage(txn(id), self.sub(id), vec![removal(chunk, &addresses)]) {
             Ok(()) => {
                 assert!(!taken && !self.twin.dropped.contains(&chunk), "rows {picked:?}");
                 self.counts.add("delete");
@@ -280,8 +325,7 @@ impl Life {
                     self.counts.add("delete at an outdated address");
                 }
                 assert!(self.store().commit(txn(id), CommitSeq(self.seq + 1), CommitMode::OnePhase).is_err());
-                self.store().abort(txn(id)).unwrap();
-                self.twin.staged.remove(&id);
+                self.give_up(id);
             }
         }
     }

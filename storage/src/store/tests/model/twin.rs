@@ -11,9 +11,29 @@ pub(super) const KEYED: u32 = 2;
 pub(super) struct Work {
     pub(super) added: Vec<(u32, Row)>,
     pub(super) removed: Vec<(u32, i64)>,
+    /// What is staged now belongs to it.
+    pub(super) sub: u32,
+    /// Sub-transactions, and how much had been added and removed when they began.
+    pub(super) savepoints: Vec<(u32, usize, usize)>,
 }
 
 impl Work {
+    pub(super) fn savepoint(&mut self) {
+        self.sub += 1;
+        self.savepoints.push((self.sub, self.added.len(), self.removed.len()));
+    }
+
+    /// Back to a savepoint, or to the start: the sub-transactions that go.
+    pub(super) fn take_back(&mut self, dice: &mut Dice) -> std::ops::Range<SubTxn> {
+        let at = dice.below(self.savepoints.len() as u64 + 1) as usize;
+        let (from, added, removed) = at.checked_sub(1).map_or((0, 0, 0), |at| self.savepoints[at]);
+        self.savepoints.truncate(at);
+        self.added.truncate(added);
+        self.removed.truncate(removed);
+        self.sub += 1;
+        SubTxn(from)..SubTxn(self.sub)
+    }
+
     pub(super) fn touches(&self, pick: impl Fn(u32) -> bool) -> bool {
         self.added.iter().any(|(chunk, _)| pick(*chunk)) || self.removed.iter().any(|(chunk, _)| pick(*chunk))
     }
