@@ -96,9 +96,13 @@ impl DataNode for Node {
 
     async fn stage(&self, txn: TxnId, sub: SubTxn, continues: bool, writes: Vec<ChunkWrite>) -> Result<()> {
         self.stored(move |store| {
-            if continues && store.outcome(txn)? == TxnOutcome::Unknown {
-                let reason = "its first rows are not here; the node restarted since they were staged".to_owned();
-                return Err(StorageError::Txn { txn, reason });
+            let known = store.outcome(txn)? != TxnOutcome::Unknown;
+            if continues != known {
+                let reason = match continues {
+                    true => "its first rows are not here; the node restarted since they were staged",
+                    false => "its first rows came twice",
+                };
+                return Err(StorageError::Txn { txn, reason: reason.to_owned() });
             }
             store.stage(txn, sub, writes)
         })

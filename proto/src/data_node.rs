@@ -162,8 +162,9 @@ pub trait DataNode: Send + Sync + 'static {
 
     /// Adds changes to a transaction, which starts with its first `stage`. Not durable, not visible to others. The first
     /// one says `continues: false` and is waited for; later ones, of which several may be under way, say `true`: a node
-    /// that lost the transaction in a restart must refuse them, or the rest would commit without the beginning. Numbers
-    /// of sub-transactions only grow from call to call.
+    /// that lost the transaction in a restart must refuse them, or the rest would commit without the beginning. A first one
+    /// that comes again is refused too, and changes nothing. Numbers of
+    /// sub-transactions only grow from call to call.
     ///
     /// # Errors
     /// After one, the sub-transaction is to be discarded, or the transaction aborted: till then the node neither takes

@@ -134,6 +134,7 @@ contract! {
     one_phase_commit_makes_rows_countable,
     a_prepared_transaction_waits_for_its_decision,
     an_aborted_transaction_leaves_nothing,
+    a_first_block_that_comes_twice_counts_once,
     verbs_may_be_repeated,
     an_unknown_transaction_can_never_commit,
     an_older_epoch_is_refused,
@@ -207,6 +208,18 @@ async fn an_aborted_transaction_leaves_nothing(over_grpc: bool) {
         assert_eq!(subject.node.outcome(txn(number)).await.unwrap(), TxnOutcome::Unknown);
     }
     assert_eq!(subject.node.hello().await.unwrap().in_doubt, vec![]);
+}
+
+async fn a_first_block_that_comes_twice_counts_once(over_grpc: bool) {
+    let subject = Subject::attached(over_grpc).await;
+    subject.node.stage(txn(1), SubTxn::FIRST, false, vec![write(1, 10)]).await.unwrap();
+    assert_code(
+        subject.node.stage(txn(1), SubTxn::FIRST, false, vec![write(1, 10)]).await,
+        SqlState::SERIALIZATION_FAILURE,
+    );
+    subject.node.stage(txn(1), SubTxn::FIRST, true, vec![write(1, 5)]).await.unwrap();
+    subject.node.commit(txn(1), CommitSeq(2), CommitMode::OnePhase).await.unwrap();
+    assert_eq!(subject.rows(1).await, Some(15));
 }
 
 async fn verbs_may_be_repeated(over_grpc: bool) {

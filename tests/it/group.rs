@@ -76,6 +76,34 @@ async fn a_group_outlives_any_of_its_coordinators() {
     check(&cluster.settled().await, &acknowledged).await;
 }
 
+/// The commit may be durable when the leader dies and the answer with it: the client cannot know, and tries again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_with_its_key_is_applied_once_whoever_dies() {
+    let mut cluster = with_accounts().await;
+    let attempt = |number: usize| format!("SET seriatim.idempotency_key = 'transfer {number}'; {}", transfer(number));
+    for number in 1..=4 * ROUNDS {
+        let mut session = cluster.led().await;
+        let leader = Member::Coordinator(cluster.leader().await);
+        let dies = number % 4 == 0;
+        let (statements, killing) = (attempt(number), async { dies.then(|| cluster.kill(leader)) });
+        let (mut done, _) = tokio::join!(session.try_rows(&statements), killing);
+        // Once more even if it is known to have happened.
+        for _ in 0..2 {
+            while dies && done.is_err() {
+                session = cluster.led().await;
+                done = session.try_rows(&attempt(number)).await;
+            }
+            done = session.try_rows(&attempt(number)).await;
+        }
+        done.unwrap();
+        assert_eq!(session.value("SHOW seriatim.idempotency_key").await, "", "it is used up");
+        if dies {
+            cluster.restart(leader);
+        }
+    }
+    check(&cluster.settled().await, &(1..=4 * ROUNDS).collect::<Vec<_>>()).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_follows_turns_clients_away_and_says_who_leads() {
     let cluster = Cluster::start(Shape::Group).await;

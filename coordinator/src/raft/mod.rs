@@ -5,8 +5,9 @@
 //!
 //! `core` decides: messages, ticks and proposals in; what to persist, to send and to apply out, in that order →
 //! `disk` persists: one record of `storage::Log` per step (`record`), a snapshot now and then, all of it read back at
-//! start into `entries`, the log as the algorithm sees it. `driver` owns both in a thread, and gives who leads a `Reign`, the right to propose.
-//! `simulation/` (tests only) runs three of them in one thread, on a disk, a network and a clock that fail.
+//! start into `entries`, the log as the algorithm sees it. `driver` owns both in a thread, and gives who leads a `Reign`,
+//! the right to propose. `simulation/` (tests only) runs three of them in one thread, on a disk, a network and a clock that
+//! fail; what they replicate there is an app's: proposals of its own, or the transactions of `crate::txn`.
 //!
 //! Invariants
 //! - `Core` has no I/O, no clock and no chance of its own: the same inputs give the same outputs.
@@ -21,10 +22,10 @@ mod driver;
 mod entries;
 #[cfg(test)]
 mod golden;
-mod planted;
+pub(crate) mod planted;
 mod record;
 #[cfg(test)]
-mod simulation;
+pub(crate) mod simulation;
 
 pub use self::core::{
     After, Apply, Core, Decided, ELECTION_TICKS, Input, Options, Persist, Proposal, Refusal, Role, Step,

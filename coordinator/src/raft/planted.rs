@@ -3,7 +3,7 @@
 
 /// Where each of them strikes is written there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Planted {
+pub(crate) enum Planted {
     /// A follower answers before what it answers for is durable.
     SendBeforePersist,
     /// A proposal is acknowledged when the leader alone has it.
@@ -31,7 +31,7 @@ pub(super) enum Planted {
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Plan(#[cfg(test)] pub(super) Option<Planted>);
+pub(crate) struct Plan(#[cfg(test)] pub(crate) Option<Planted>);
 
 impl Plan {
     pub(super) fn has(self, bug: Planted) -> bool {

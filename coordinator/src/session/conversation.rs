@@ -6,6 +6,8 @@ use super::{Session, parse, write};
 use crate::pg::backend::{
     Conversation, Gathered, Notice, Outcome, OutputColumn, Prepared, Statement, Statements, TransactionStatus,
 };
+use crate::session::variables::IDEMPOTENCY_KEY;
+use crate::txn::Transaction;
 use async_trait::async_trait;
 use datafusion::scalar::ScalarValue;
 use engine::PgType;
@@ -183,7 +185,7 @@ impl Session {
                         if self.variables.raw("synchronous_commit") == "off" {
                             transaction.set_asynchronous();
                         }
-                        transaction.commit().await.map(|_| ())
+                        self.commit(transaction).await
                     }
                     Some(None) => Err(Error::internal("a COPY still writes to the transaction that is to commit")),
                     None => Ok(()),
@@ -193,6 +195,20 @@ impl Session {
                 committed
             }
         }
+    }
+
+    /// An idempotency key is used up by the transaction that carries it.
+    async fn commit(&mut self, mut transaction: Transaction) -> Result<()> {
+        let key = self.variables.raw(IDEMPOTENCY_KEY).to_owned();
+        if key.is_empty() || !transaction.has_changes() {
+            return transaction.commit().await.map(drop);
+        }
+        if let Err(error) = transaction.set_key(&key) {
+            transaction.abort().await;
+            return Err(error);
+        }
+        transaction.commit().await?;
+        self.variables.set(IDEMPOTENCY_KEY, "")
     }
 
     /// Rolls the open transaction's rows and definitions back; the block's state is the caller's.

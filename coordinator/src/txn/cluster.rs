@@ -4,14 +4,15 @@ use super::coordinator::{Coordinator, Met, Seat};
 use super::link::Timeouts;
 use super::log::DecisionLog;
 use super::nodes::{Connector, Nodes};
+use super::owed::{Owed, Running};
 use super::record::{Machine, Record};
 use super::sequence::Sequence;
 use super::transaction::Transaction;
 use crate::catalog::{Catalog, CatalogState};
 use crate::ingest::NewChunks;
 use parking_lot::{Mutex, RwLock};
-use proto::{Clock, ClusterId, CommitSeq, Error, NodeName, Result, Rng, TxnId};
-use std::collections::{BTreeMap, BTreeSet};
+use proto::{Clock, ClusterId, CommitSeq, Error, NodeName, Result, Rng};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -78,24 +79,6 @@ pub struct Cluster {
     end: OnceLock<Error>,
 }
 
-/// Transactions of this epoch that have not ended.
-#[derive(Default, Clone)]
-pub(super) struct Running {
-    pub(super) next: u64,
-    pub(super) open: BTreeSet<u64>,
-}
-
-/// What nodes must still be told, as far as it is not only in the log.
-#[derive(Default)]
-pub(super) struct Owed {
-    /// Durable decisions, each with the participants that have not acknowledged it.
-    pub(super) commits: BTreeMap<TxnId, (CommitSeq, BTreeSet<NodeName>)>,
-    /// Transactions to forget that a node could not be told of.
-    pub(super) aborts: BTreeMap<NodeName, BTreeSet<TxnId>>,
-    /// One-round commits without an answer yet; `false` when nobody waits for it any more.
-    pub(super) one_phase: BTreeMap<TxnId, (NodeName, bool)>,
-}
-
 impl Cluster {
     /// Opens the directory of a coordinator that is alone, or makes a new cluster in it.
     ///
@@ -146,10 +129,10 @@ impl Cluster {
         connector: Arc<dyn Connector>,
     ) -> Cluster {
         let catalog = Arc::clone(&machine.catalog);
-        let unacknowledged = |(txn, decision): (&TxnId, &super::record::Decision)| {
-            (*txn, (decision.seq, decision.participants.iter().cloned().collect()))
-        };
-        let commits = machine.undone.iter().map(unacknowledged).collect();
+        let mut owed = Owed::default();
+        for (txn, decision) in &machine.undone {
+            owed.owe_commit(*txn, decision.seq, decision.participants.iter().cloned());
+        }
         let nodes = Nodes::new(connector, options.timeouts.clone());
         nodes.follow(&catalog);
         Cluster {
@@ -160,7 +143,7 @@ impl Cluster {
             newest: RwLock::new(Arc::clone(&catalog)),
             sequence: Sequence::new(epoch),
             running: Mutex::default(),
-            owed: Mutex::new(Owed { commits, ..Owed::default() }),
+            owed: Mutex::new(owed),
             nodes,
             new_chunks: NewChunks::new(catalog.next_chunk()),
             next_oid: AtomicU32::new(catalog.next_oid()),

@@ -1,7 +1,8 @@
 //! Adding data nodes.
 
 use super::cluster::Cluster;
-use super::handshake::{check_protocol, within};
+use super::handshake::core::check_protocol;
+use super::handshake::within;
 use crate::catalog::{CatalogChange, CatalogState, NodeDef};
 use proto::{DataNode, Error, NodeIdentity, NodeName, NodeStatus, Result, SqlState};
 use std::collections::BTreeSet;

@@ -1,6 +1,7 @@
 //! The records of the two-phase log, and the state they add up to. No I/O: the same records give the same state on every
 //! coordinator, and a record applied twice counts once.
 
+use super::repeats::Repeats;
 use crate::catalog::{CatalogChange, CatalogState};
 use proto::{ClusterId, CommitSeq, Error, NodeName, Result, TxnId};
 use serde::{Deserialize, Serialize};
@@ -15,7 +16,15 @@ pub enum Record {
     /// This member of the coordinators' group has this data directory, and may vote with no other.
     Member { member: u64, incarnation: u64 },
     /// The commit point: once durable, the transaction has happened on all participants and in the catalog.
-    Commit { txn: TxnId, seq: CommitSeq, participants: Vec<NodeName>, changes: Vec<CatalogChange> },
+    Commit {
+        txn: TxnId,
+        seq: CommitSeq,
+        participants: Vec<NodeName>,
+        changes: Vec<CatalogChange>,
+        /// The client's name for it, under which it happens once.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key: Option<String>,
+    },
     /// All participants have acknowledged the commit.
     Done { txn: TxnId },
 }
@@ -44,6 +53,7 @@ pub struct Machine {
     pub catalog: Arc<CatalogState>,
     /// The incarnation of each coordinator that was met.
     pub members: BTreeMap<u64, u64>,
+    pub repeats: Repeats,
     /// Without `Done` yet.
     #[serde(with = "pairs")]
     pub undone: BTreeMap<TxnId, Decision>,
@@ -51,7 +61,13 @@ pub struct Machine {
 
 impl Machine {
     pub fn new(catalog: CatalogState) -> Machine {
-        Machine { seq: CommitSeq::ZERO, catalog: Arc::new(catalog), members: BTreeMap::new(), undone: BTreeMap::new() }
+        Machine {
+            seq: CommitSeq::ZERO,
+            catalog: Arc::new(catalog),
+            members: BTreeMap::new(),
+            repeats: Repeats::default(),
+            undone: BTreeMap::new(),
+        }
     }
 
     /// # Errors
@@ -68,7 +84,7 @@ impl Machine {
                 self.members.entry(*member).or_insert(*incarnation);
             }
             Record::Commit { seq, .. } if *seq <= self.seq => {}
-            Record::Commit { txn, seq, participants, changes } => {
+            Record::Commit { txn, seq, participants, changes, key } => {
                 if !changes.is_empty() {
                     let mut catalog = CatalogState::clone(&self.catalog);
                     catalog.apply_commit(*seq, changes)?;
@@ -77,6 +93,9 @@ impl Machine {
                 if !participants.is_empty() {
                     let decision = Decision { seq: *seq, participants: participants.clone() };
                     self.undone.insert(*txn, decision);
+                }
+                if let Some(key) = key {
+                    self.repeats.add(key, *seq);
                 }
                 self.seq = *seq;
             }

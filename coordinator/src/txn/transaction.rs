@@ -1,6 +1,7 @@
 //! A transaction as a session holds it: a snapshot, the catalog with its own changes, rows staged on nodes.
 
 use super::cluster::Cluster;
+use super::repeats::KEY_BYTES_MAX;
 use super::savepoint::{Journal, Noted};
 use crate::catalog::{CatalogChange, CatalogState};
 use crate::ingest::{self, Addresses, Staging};
@@ -37,6 +38,8 @@ pub struct Transaction {
     pub(super) staging: Staging,
     /// It need not be durable when `commit` returns.
     pub(super) asynchronous: bool,
+    /// Under which it happens once, however often it is tried.
+    pub(super) key: Option<String>,
     pub(super) ended: bool,
     /// It was dropped and is being aborted. When that is cut short (the runtime ends), nothing more is tried.
     dropped: bool,
@@ -68,6 +71,7 @@ impl Transaction {
             journal: Journal::default(),
             staging: Staging::new(id),
             asynchronous: false,
+            key: None,
             ended: false,
             dropped: false,
             cluster,
@@ -193,6 +197,20 @@ impl Transaction {
         self.asynchronous = true;
     }
 
+    /// A transaction with this key happens once: when one was committed before, `commit` applies nothing and is right all
+    /// the same. Costs the way of several participants even for one.
+    ///
+    /// # Errors
+    /// 54000 for a key that is too long to be remembered.
+    pub fn set_key(&mut self, key: &str) -> Result<()> {
+        if key.len() > KEY_BYTES_MAX {
+            let text = format!("an idempotency key of {} bytes is longer than the {KEY_BYTES_MAX} allowed", key.len());
+            return Err(Error::new(SqlState::PROGRAM_LIMIT_EXCEEDED, text));
+        }
+        self.key = Some(key.to_owned());
+        Ok(())
+    }
+
     /// On return the transaction has happened, durably and on all nodes, and the next snapshot shows it. Goes on when
     /// the future is dropped.
     ///
@@ -306,6 +324,7 @@ impl Drop for Transaction {
             journal: Journal::default(),
             staging,
             asynchronous: false,
+            key: None,
             ended: false,
             dropped: true,
         };

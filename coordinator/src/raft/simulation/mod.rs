@@ -1,6 +1,9 @@
 //! Three members in one thread, on a disk, a network and a clock that fail as one seed says. The code under test is the
 //! real `Core` and `Disk`; only what is around them is made up.
 //!
+//! `world` has the members, time and misfortune (`trouble`), `network` what is between them; what is replicated, and who
+//! asks for it, is an `App`: here `proposer`, and the transactions of `crate::txn` in theirs.
+//!
 //! Each seed lives through 45 simulated seconds of `trouble`, then everything is mended. Checked all the while
 //! (`oracle`): members never apply different entries at an index, states are equal at equal indexes, a term has one
 //! leader, what was acknowledged is there in the end. And: within ten seconds after the last fault proposals are
@@ -9,15 +12,18 @@
 //! A seed that fails is run again with `SERIATIM_RAFT_SEED=n`, which prints its trace; `SERIATIM_RAFT_FIRST_SEED=n` tries
 //! others than the first.
 
-mod dice;
-mod member;
-mod network;
+pub(crate) mod app;
+pub(crate) mod dice;
+pub(crate) mod member;
+pub(crate) mod network;
 mod oracle;
-mod tally;
-mod trouble;
-mod world;
+mod proposer;
+pub(crate) mod tally;
+pub(crate) mod trouble;
+pub(crate) mod world;
 
 use super::planted::{Plan, Planted};
+use proposer::Proposer;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use tally::{EVENTS, Tally};
 use world::World;
@@ -32,8 +38,8 @@ fn from_environment(name: &str) -> Option<u64> {
 
 /// # Errors
 /// Which promise was broken.
-fn run(seed: u64, plan: Plan, traced: bool) -> Result<World, String> {
-    let mut world = World::new(seed, plan, traced);
+fn run(seed: u64, plan: Plan, traced: bool) -> Result<World<Proposer>, String> {
+    let mut world = World::new(seed, plan, Proposer::default(), traced);
     let ended = catch_unwind(AssertUnwindSafe(|| world.live()));
     ended.map_err(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -103,7 +109,7 @@ fn every_planted_bug_is_found() {
 #[test]
 fn one_seed() {
     let Some(seed) = from_environment("SERIATIM_RAFT_SEED") else { return };
-    let mut world = World::new(seed, Plan::default(), true);
+    let mut world = World::new(seed, Plan::default(), Proposer::default(), true);
     let ended = catch_unwind(AssertUnwindSafe(|| world.live()));
     print!("{}", world.trace());
     ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic));

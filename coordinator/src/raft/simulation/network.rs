@@ -1,11 +1,11 @@
-//! Links between members: who can reach whom, how long it takes, what is lost on the way.
+//! Links between sites, the members first: who can reach whom, how long it takes, what is lost on the way.
 
 use super::dice::Dice;
 use super::tally::{Event, Tally};
 
-pub(super) const MEMBERS: usize = 3;
+pub(crate) const MEMBERS: usize = 3;
 
-pub(super) struct Network {
+pub(crate) struct Network {
     loss_percent: u64,
     duplication_percent: u64,
     /// Most messages take up to this long …
@@ -13,27 +13,27 @@ pub(super) struct Network {
     /// … and some of them much longer.
     late_percent: u64,
     /// `cut[from][to]`
-    cut: [[bool; MEMBERS]; MEMBERS],
-    slowed: [[bool; MEMBERS]; MEMBERS],
+    cut: Vec<Vec<bool>>,
+    slowed: Vec<Vec<bool>>,
     /// When the youngest message on its way arrives.
-    last_arrival_ms: [[u64; MEMBERS]; MEMBERS],
+    last_arrival_ms: Vec<Vec<u64>>,
 }
 
 impl Network {
-    pub(super) fn new(dice: &mut Dice) -> Network {
+    pub(crate) fn new(dice: &mut Dice, sites: usize) -> Network {
         Network {
             loss_percent: dice.one_of(&[0, 0, 1, 5, 15, 30]),
             duplication_percent: dice.one_of(&[0, 1, 10, 50]),
             delay_ms_max: dice.one_of(&[2, 10, 50, 150]),
             late_percent: dice.one_of(&[0, 1, 10]),
-            cut: [[false; MEMBERS]; MEMBERS],
-            slowed: [[false; MEMBERS]; MEMBERS],
-            last_arrival_ms: [[0; MEMBERS]; MEMBERS],
+            cut: vec![vec![false; sites]; sites],
+            slowed: vec![vec![false; sites]; sites],
+            last_arrival_ms: vec![vec![0; sites]; sites],
         }
     }
 
     /// When the message arrives: never, once or twice.
-    pub(super) fn arrivals(
+    pub(crate) fn arrivals(
         &mut self,
         (from, to): (usize, usize),
         now_ms: u64,
@@ -73,26 +73,26 @@ impl Network {
         at_ms
     }
 
-    pub(super) fn isolate(&mut self, member: usize, cut: bool) {
-        for other in (0..MEMBERS).filter(|other| *other != member) {
-            self.cut[member][other] = cut;
-            self.cut[other][member] = cut;
+    pub(crate) fn isolate(&mut self, site: usize, cut: bool) {
+        for other in (0..self.cut.len()).filter(|other| *other != site) {
+            self.cut[site][other] = cut;
+            self.cut[other][site] = cut;
         }
     }
 
-    pub(super) fn cut(&mut self, from: usize, to: usize, cut: bool) {
+    pub(crate) fn cut(&mut self, from: usize, to: usize, cut: bool) {
         self.cut[from][to] = cut;
     }
 
-    pub(super) fn slow(&mut self, from: usize, to: usize, slowed: bool) {
+    pub(crate) fn slow(&mut self, from: usize, to: usize, slowed: bool) {
         self.slowed[from][to] = slowed;
     }
 
     /// From now on everything arrives, in time.
-    pub(super) fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         (self.loss_percent, self.duplication_percent, self.late_percent) = (0, 0, 0);
         self.delay_ms_max = 5;
-        self.cut = [[false; MEMBERS]; MEMBERS];
-        self.slowed = [[false; MEMBERS]; MEMBERS];
+        self.cut.iter_mut().flatten().for_each(|cut| *cut = false);
+        self.slowed.iter_mut().flatten().for_each(|slowed| *slowed = false);
     }
 }

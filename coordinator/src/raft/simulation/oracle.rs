@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 /// if the same was applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ledger {
-    pub(super) applied: u64,
+    applied: u64,
     digest: u64,
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Event {
+pub(crate) enum Event {
     // Faults of the network.
     MessageLost,
     MessageDuplicated,
@@ -36,7 +36,7 @@ pub(super) enum Event {
     ProposalsGrouped,
 }
 
-pub(super) const EVENTS: [Event; 27] = {
+pub(crate) const EVENTS: [Event; 27] = {
     use Event::*;
     [
         MessageLost,
@@ -70,20 +70,20 @@ pub(super) const EVENTS: [Event; 27] = {
 };
 
 #[derive(Default)]
-pub(super) struct Tally(BTreeMap<Event, u64>);
+pub(crate) struct Tally(BTreeMap<Event, u64>);
 
 impl Tally {
-    pub(super) fn count(&mut self, event: Event) {
+    pub(crate) fn count(&mut self, event: Event) {
         *self.0.entry(event).or_default() += 1;
     }
 
-    pub(super) fn add(&mut self, other: &Tally) {
+    pub(crate) fn add(&mut self, other: &Tally) {
         for (event, times) in &other.0 {
             *self.0.entry(*event).or_default() += times;
         }
     }
 
-    pub(super) fn of(&self, event: Event) -> u64 {
+    pub(crate) fn of(&self, event: Event) -> u64 {
         self.0.get(&event).copied().unwrap_or(0)
     }
 }

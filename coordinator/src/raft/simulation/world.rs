@@ -1,12 +1,12 @@
-//! Three members, the network between them, a client, and misfortune, on one clock from one seed.
+//! Three members, the network between them, an app on them, and misfortune, on one clock from one seed.
 
+use super::app::App;
 use super::dice::Dice;
 use super::member::{Member, Process, Work};
 use super::network::{MEMBERS, Network};
-use super::oracle::{Ledger, Oracle, proposal};
 use super::tally::{Event as Counted, Tally};
 use super::trouble::{Rates, Trouble};
-use crate::raft::core::{After, Apply, Decided, Input, Persist, Proposal, Role};
+use crate::raft::core::{After, Apply, Input, Persist, Role};
 use crate::raft::disk::Durable;
 use crate::raft::planted::Plan;
 use raft::prelude::Message;
@@ -15,17 +15,15 @@ use std::fmt::Write;
 use storage::StorageError;
 
 /// Trouble lasts this long …
-pub(super) const TROUBLE_MS: u64 = 45_000;
-/// … and this long after it proposals must be acknowledged again.
+pub(crate) const TROUBLE_MS: u64 = 45_000;
+/// … and this long after it service must be back.
 const RECOVERY_MS_MAX: u64 = 10_000;
 /// Then everybody has this long to become equal.
 const SETTLE_MS: u64 = 5_000;
-/// Of log, after which a snapshot is taken; now and then it is taken earlier.
-const LOG_BYTES_MAX: u64 = 6_000;
 /// Recoveries that may be interrupted in a row.
 const INTERRUPTED_STARTS_MAX: u64 = 5;
 
-pub(super) enum Happening {
+pub(crate) enum Happening<H> {
     Tick {
         member: usize,
         start: u64,
@@ -38,7 +36,8 @@ pub(super) enum Happening {
         member: usize,
         start: u64,
     },
-    Client,
+    /// The app's own.
+    App(H),
     Trouble,
     /// Trouble that ends.
     Relief(Trouble),
@@ -48,29 +47,26 @@ pub(super) enum Happening {
     },
 }
 
-pub(super) struct World {
-    pub(super) now_ms: u64,
-    pub(super) dice: Dice,
-    pub(super) network: Network,
-    pub(super) members: Vec<Member>,
-    pub(super) tally: Tally,
-    pub(super) rates: Rates,
+pub(crate) struct World<A: App> {
+    pub(crate) now_ms: u64,
+    pub(crate) dice: Dice,
+    pub(crate) network: Network,
+    pub(crate) members: Vec<Member<A>>,
+    pub(crate) tally: Tally,
+    pub(crate) rates: Rates,
+    pub(crate) app: A,
     plan: Plan,
-    oracle: Oracle,
-    queue: BTreeMap<(u64, u64), Happening>,
+    queue: BTreeMap<(u64, u64), Happening<A::Happening>>,
     happenings_count: u64,
-    proposals_count: u64,
-    /// Proposals made since trouble ended begin with this number.
-    healed_from: Option<u64>,
-    /// When one of them was acknowledged.
-    recovered_ms: Option<u64>,
+    /// Trouble has ended.
+    pub(crate) healed: bool,
     trace: Option<String>,
 }
 
-impl World {
-    pub(super) fn new(seed: u64, plan: Plan, traced: bool) -> World {
+impl<A: App> World<A> {
+    pub(crate) fn new(seed: u64, plan: Plan, app: A, traced: bool) -> World<A> {
         let mut dice = Dice::new(seed);
-        let network = Network::new(&mut dice);
+        let network = Network::new(&mut dice, A::SITES);
         let rates = Rates::new(&mut dice);
         let members = (0..MEMBERS).map(|_| Member::new(dice.roll())).collect();
         World {
@@ -80,39 +76,36 @@ impl World {
             members,
             tally: Tally::default(),
             rates,
+            app,
             plan,
-            oracle: Oracle::default(),
             queue: BTreeMap::new(),
             happenings_count: 0,
-            proposals_count: 0,
-            healed_from: None,
-            recovered_ms: None,
+            healed: false,
             trace: traced.then(String::new),
         }
     }
 
     /// Trouble, recovery, end. Panics when a promise is broken.
-    pub(super) fn live(&mut self) {
+    pub(crate) fn live(&mut self) {
         (0..MEMBERS).for_each(|member| self.start(member, 0));
-        self.after(0, Happening::Client);
+        A::begin(self);
         self.after(1, Happening::Trouble);
         self.run_until(TROUBLE_MS, |_| false);
         self.heal();
-        self.run_until(TROUBLE_MS + RECOVERY_MS_MAX, |world| world.recovered_ms.is_some());
-        assert!(self.recovered_ms.is_some(), "nothing was acknowledged within 10 seconds after the last fault");
-        // The client stops, so that everybody can catch up.
-        self.queue.retain(|_, happening| !matches!(happening, Happening::Client));
+        self.run_until(TROUBLE_MS + RECOVERY_MS_MAX, |world| A::recovered(world));
+        assert!(A::recovered(self), "service was not back within 10 seconds after the last fault");
+        // So that everybody can catch up.
+        A::rest(self);
         self.run_until(self.now_ms + SETTLE_MS, |_| false);
-        let ledgers = self.members.iter().map(|member| member.process.as_ref().expect("all were started").ledger);
-        self.oracle.conclude(&ledgers.collect::<Vec<_>>());
+        A::conclude(self);
     }
 
     /// All that happened, a line each; empty unless asked for.
-    pub(super) fn trace(&self) -> &str {
+    pub(crate) fn trace(&self) -> &str {
         self.trace.as_deref().unwrap_or_default()
     }
 
-    fn run_until(&mut self, end_ms: u64, done: impl Fn(&World) -> bool) {
+    fn run_until(&mut self, end_ms: u64, done: impl Fn(&World<A>) -> bool) {
         while !done(self) {
             let Some(next) = self.queue.first_entry().filter(|next| next.key().0 < end_ms) else { break };
             self.now_ms = next.key().0;
@@ -124,12 +117,21 @@ impl World {
         }
     }
 
-    pub(super) fn after(&mut self, delay_ms: u64, happening: Happening) {
+    pub(crate) fn after(&mut self, delay_ms: u64, happening: Happening<A::Happening>) {
         self.happenings_count += 1;
         self.queue.insert((self.now_ms + delay_ms, self.happenings_count), happening);
     }
 
-    fn happen(&mut self, happening: Happening) {
+    pub(crate) fn after_app(&mut self, delay_ms: u64, happening: A::Happening) {
+        self.after(delay_ms, Happening::App(happening));
+    }
+
+    /// These will not happen.
+    pub(crate) fn cancel(&mut self, which: impl Fn(&A::Happening) -> bool) {
+        self.queue.retain(|_, happening| !matches!(happening, Happening::App(happening) if which(happening)));
+    }
+
+    fn happen(&mut self, happening: Happening<A::Happening>) {
         match happening {
             Happening::Tick { member, start } => self.tick(member, start),
             Happening::Arrival { to, message } => {
@@ -137,7 +139,7 @@ impl World {
                 self.work(to);
             }
             Happening::Written { member, start } => self.written(member, start),
-            Happening::Client => self.propose(),
+            Happening::App(happening) => A::happen(self, happening),
             Happening::Trouble => self.trouble(),
             Happening::Relief(trouble) => self.relieve(trouble),
             Happening::Start { member, attempt } => self.start(member, attempt),
@@ -147,21 +149,22 @@ impl World {
     // ------------------------------------------------------------------------------------------------------------
     // A member's life
 
-    pub(super) fn start(&mut self, member: usize, attempt: u64) {
+    pub(crate) fn start(&mut self, member: usize, attempt: u64) {
         let plan = self.plan;
         let seed = self.dice.roll();
-        let interrupt = attempt > 0 && attempt < INTERRUPTED_STARTS_MAX && self.healed_from.is_none();
+        let interrupt = attempt > 0 && attempt < INTERRUPTED_STARTS_MAX && !self.healed;
         if interrupt && self.dice.percent(self.rates.interrupted_start_percent) {
             let at = self.dice.between(0, 6);
             self.members[member].vfs.set_fault(storage::vfs::Fault::Crash(at));
         }
-        match self.members[member].start(member, seed, plan) {
+        let genesis = self.app.genesis();
+        match self.members[member].start(member, seed, plan, genesis) {
             Ok(()) => {
                 self.members[member].vfs.heal();
                 let process = self.members[member].process.as_ref().expect("just started");
-                let (ledger, last) = (process.ledger, process.core.entries().last());
-                self.oracle.restored(member, ledger);
-                self.note(format_args!("{member} starts with {} applied and {last} last", ledger.applied));
+                let (applied, last) = (process.applied, process.core.entries().last());
+                self.note(format_args!("{member} starts with {applied} applied and {last} last"));
+                A::restored(self, member);
                 let start = self.members[member].starts_count;
                 let delay_ms = self.dice.between(0, 100);
                 self.after(delay_ms, Happening::Tick { member, start });
@@ -182,7 +185,7 @@ impl World {
     }
 
     /// The process is gone. `power` takes with it what was not synced.
-    pub(super) fn stop(&mut self, member: usize, power: bool) {
+    pub(crate) fn stop(&mut self, member: usize, power: bool) {
         let at = &mut self.members[member];
         if at.process.take().is_none() {
             return;
@@ -196,11 +199,9 @@ impl World {
         if self.members.iter().filter(|member| member.process.is_some()).count() < 2 {
             self.tally.count(Counted::QuorumGone);
         }
-        let delay_ms = match self.healed_from {
-            None => self.dice.between(1, self.rates.down_ms_max),
-            Some(_) => 1,
-        };
+        let delay_ms = if self.healed { 1 } else { self.dice.between(1, self.rates.down_ms_max) };
         self.after(delay_ms, Happening::Start { member, attempt: 1 });
+        A::stopped(self, member);
     }
 
     fn tick(&mut self, member: usize, start: u64) {
@@ -218,7 +219,7 @@ impl World {
     }
 
     /// As many rounds as the inputs at hand need.
-    pub(super) fn work(&mut self, member: usize) {
+    pub(crate) fn work(&mut self, member: usize) {
         loop {
             let at = &mut self.members[member];
             let Some(process) = at.process.as_mut().filter(|_| !at.paused) else { return };
@@ -245,7 +246,9 @@ impl World {
                         self.tally.count(Counted::EntriesReplaced);
                     }
                     let outcome = process.disk.write(&step.persist);
-                    step.refused.iter().for_each(|_| self.tally.count(Counted::ProposalRefused));
+                    for (id, refusal) in step.refused {
+                        A::refused(self, member, id, refusal);
+                    }
                     self.send(member, step.send);
                     if !self.wrote(member, step.persist, outcome) {
                         return;
@@ -317,64 +320,47 @@ impl World {
             self.apply(member, apply);
         }
         for (id, decided) in decided {
-            self.decided(member, id, decided);
+            self.note(format_args!("{member} says proposal {id} is {decided:?}"));
+            A::decided(self, member, id, decided);
         }
         if let Some(role) = role {
             self.note(format_args!("{member} is {role:?}"));
             match role {
-                Role::Leader { term } => {
-                    self.tally.count(Counted::LeaderElected);
-                    self.oracle.leads(member, term);
-                }
+                Role::Leader { .. } => self.tally.count(Counted::LeaderElected),
                 _ if led => self.tally.count(Counted::LeaderDeposed),
                 _ => {}
             }
+            A::role(self, member, role);
         }
         self.send(member, send);
         self.take_snapshot(member)
     }
 
     fn apply(&mut self, member: usize, apply: Apply) {
-        let process = self.members[member].process.as_mut().expect("it runs");
         match apply {
-            Apply::Restore { state, .. } => {
-                process.ledger = Ledger::decode(&state);
-                let ledger = process.ledger;
+            Apply::Restore { index, state } => {
+                let process = self.process(member);
+                (process.applied, process.state) = (index, A::decode(&state));
                 self.tally.count(Counted::SnapshotInstalled);
-                self.oracle.restored(member, ledger);
-                self.note(format_args!("{member} restores {}", ledger.applied));
+                self.note(format_args!("{member} restores {index}"));
+                A::restored(self, member);
             }
             Apply::Entry { index, term, data } => {
-                process.ledger.apply(index, term, &data);
-                let ledger = process.ledger;
-                self.oracle.applied(member, index, term, &data, ledger);
+                self.process(member).applied = index;
                 self.note(format_args!("{member} applies {index} of term {term}, {} bytes", data.len()));
+                A::apply(self, member, index, term, data);
             }
-        }
-    }
-
-    fn decided(&mut self, member: usize, id: u64, decided: Decided) {
-        self.note(format_args!("{member} says proposal {id} is {decided:?}"));
-        match decided {
-            Decided::Committed { index } => {
-                self.tally.count(Counted::ProposalAcknowledged);
-                self.oracle.acknowledged(id, index);
-                if self.healed_from.is_some_and(|from| id >= from) {
-                    self.recovered_ms.get_or_insert(self.now_ms);
-                }
-            }
-            Decided::Unknown => self.tally.count(Counted::ProposalUnknown),
         }
     }
 
     fn take_snapshot(&mut self, member: usize) -> bool {
         let early = self.dice.percent(2);
         let process = self.members[member].process.as_mut().expect("it runs");
-        let due = early || process.disk.bytes() > LOG_BYTES_MAX;
-        if !due || process.ledger.applied == process.core.entries().snapshot_index() {
+        let due = early || process.disk.bytes() > A::LOG_BYTES_MAX;
+        if !due || process.applied == process.core.entries().snapshot_index() {
             return true;
         }
-        let (index, state) = (process.ledger.applied, process.ledger.encode());
+        let (index, state) = (process.applied, A::encode(&process.state));
         match process.disk.compact(process.core.entries(), index, state.clone()) {
             Ok(()) => {
                 process.core.compact(index, state);
@@ -404,50 +390,24 @@ impl World {
         }
     }
 
-    fn process(&mut self, member: usize) -> &mut Process {
+    pub(crate) fn process(&mut self, member: usize) -> &mut Process<A> {
         self.members[member].process.as_mut().expect("it runs")
-    }
-
-    // ------------------------------------------------------------------------------------------------------------
-    // The client and the end of trouble
-
-    /// Proposes to somebody who takes itself for the leader, or to anybody; one thing or many.
-    fn propose(&mut self) {
-        let leads = |member: &Member| {
-            let process = member.process.as_ref();
-            process.is_some_and(|process| matches!(process.core.role(), Role::Leader { .. }))
-        };
-        let leaders = (0..MEMBERS).filter(|member| leads(&self.members[*member])).collect::<Vec<_>>();
-        let anybody = leaders.is_empty() || self.dice.percent(10);
-        let to = if anybody { self.dice.between(0, MEMBERS as u64) as usize } else { self.dice.one_of(&leaders) };
-        let count = match self.dice.between(0, 100) {
-            0..80 => 1,
-            80..97 => self.dice.between(2, 12),
-            _ => self.dice.between(20, 80),
-        };
-        for _ in 0..count {
-            self.proposals_count += 1;
-            let id = self.proposals_count;
-            let padding = self.dice.between(0, 120) as usize;
-            self.members[to].receive(Input::Propose(Proposal { id, data: proposal(id, padding) }));
-        }
-        self.work(to);
-        let delay_ms = self.dice.between(1, 2 * self.rates.proposal_ms);
-        self.after(delay_ms, Happening::Client);
     }
 
     fn heal(&mut self) {
         self.note(format_args!("trouble ends"));
-        self.healed_from = Some(self.proposals_count + 1);
+        self.healed = true;
         self.queue.retain(|_, happening| {
             !matches!(happening, Happening::Trouble | Happening::Relief(_) | Happening::Start { .. })
         });
         self.network.heal();
         self.rates = Rates::calm();
+        A::heal(self);
         for member in 0..MEMBERS {
             self.members[member].paused = false;
             self.members[member].tick_ms = 100;
             self.members[member].vfs.heal();
+            A::resumed(self, member);
             match self.members[member].process {
                 Some(_) => self.work(member),
                 None => self.start(member, 0),
@@ -455,7 +415,7 @@ impl World {
         }
     }
 
-    pub(super) fn note(&mut self, text: std::fmt::Arguments) {
+    pub(crate) fn note(&mut self, text: std::fmt::Arguments) {
         if let Some(trace) = &mut self.trace {
             writeln!(trace, "{} {text}", self.now_ms).expect("writing to a string");
         }

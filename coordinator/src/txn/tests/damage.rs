@@ -63,7 +63,7 @@ async fn life() -> (SimVfs, BTreeMap<PathBuf, Vec<Vec<u8>>>, Machine) {
     for number in 1..=COMMITS {
         let txn = TxnId { cluster: machine.catalog.cluster(), epoch: 1, number };
         let participants = vec!["dn1".into()];
-        let record = Record::Commit { txn, seq: CommitSeq(number), participants, changes: Vec::new() };
+        let record = Record::Commit { txn, seq: CommitSeq(number), participants, changes: Vec::new(), key: None };
         machine.apply(&record).unwrap();
         log.sync(log.append(&record).unwrap()).await.unwrap();
         for path in files(&vfs) {

@@ -4,6 +4,7 @@ mod atomicity;
 mod chunks;
 mod damage;
 mod membership;
+mod retries;
 mod savepoints;
 
 use super::{Cluster, ClusterOptions, Connector, NewNode, Timeouts, Transaction};
