@@ -96,15 +96,14 @@ impl DataNode for Node {
 
     async fn stage(&self, txn: TxnId, sub: SubTxn, continues: bool, writes: Vec<ChunkWrite>) -> Result<()> {
         self.stored(move |store| {
-            let known = store.outcome(txn)? != TxnOutcome::Unknown;
-            if continues != known {
-                let reason = match continues {
-                    true => "its first rows are not here; the node restarted since they were staged",
-                    false => "its first rows came twice",
-                };
-                return Err(StorageError::Txn { txn, reason: reason.to_owned() });
-            }
-            store.stage(txn, sub, writes)
+            let reason = match continues {
+                true if store.outcome(txn)? == TxnOutcome::Unknown => {
+                    "its first rows are not here; the node restarted since they were staged"
+                }
+                false if store.holds_rows_of(txn) => "its first rows came twice",
+                _ => return store.stage(txn, sub, writes),
+            };
+            Err(StorageError::Txn { txn, reason: reason.to_owned() })
         })
         .await
     }

@@ -60,7 +60,7 @@ impl Lane {
     /// # Errors
     /// The node's; 08006 when it was lost with a block under way.
     async fn discard(&mut self, txn: TxnId, subs: Range<SubTxn>) -> Result<()> {
-        if !self.sent.is_some_and(|(_, last)| last >= subs.start) {
+        if self.sent.is_none_or(|(_, last)| last < subs.start) {
             return Ok(());
         }
         if self.lost {

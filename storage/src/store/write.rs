@@ -42,6 +42,12 @@ impl Store {
         self.core.state.lock().check_epoch(epoch)
     }
 
+    /// Whether something of the open transaction is here: not of one all of which was taken back, or failed.
+    pub fn holds_rows_of(&self, txn: TxnId) -> bool {
+        let state = self.core.state.lock();
+        state.txns.get(&txn).is_some_and(|entry| !entry.writes.is_empty() || !entry.removals.is_empty())
+    }
+
     /// Adds changes to a transaction, which starts with its first `stage`, under the number of a sub-transaction
     /// (`discard`). In the log on return, not durable; visible to scans of the same transaction only. Waits for memory up
     /// to `stage_wait_max`, and up to `lock_wait_max` for other transactions that remove the same rows or add the same
