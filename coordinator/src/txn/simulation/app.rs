@@ -219,7 +219,7 @@ impl App for Transactions {
             return;
         }
         StateMachine::apply(&mut process.state, &data).expect("entries are checked before they are proposed");
-        let state = (index % STATES_EVERY == 0).then(|| Transactions::encode(&process.state));
+        let state = index.is_multiple_of(STATES_EVERY).then(|| Transactions::encode(&process.state));
         if let Some(state) = state {
             world.app.history.state(member, index, state);
         }

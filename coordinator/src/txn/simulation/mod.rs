@@ -31,7 +31,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const SEEDS: u64 = 200;
-/// Within so many seeds each planted bug must show.
+/// Within so many seeds each planted bug must show; a node that obeys everybody takes more than half of them.
 const SEEDS_PER_BUG: u64 = 400;
 const THREADS: usize = 2;
 
