@@ -56,10 +56,21 @@ pub(crate) fn find(schema: Option<&str>, name: &str) -> Option<Arc<RelationDef>>
     BY_NAME.get(&(schema.unwrap_or(PG_CATALOG), name)).cloned()
 }
 
+/// Schemas that are shown once the extension is there. What is in them answers before, too.
+pub(crate) fn comes_with_timescaledb(schema: &str) -> bool {
+    schema.starts_with("timescaledb_") || schema == "seriatim_information"
+}
+
 /// Schemas in which every name is ours: an unknown relation there is an empty one.
 pub(crate) fn is_system_schema(schema: &str) -> bool {
-    matches!(schema, "pg_catalog" | "information_schema" | "timescaledb_information" | "timescaledb_experimental")
-        || schema.starts_with("_timescaledb_") && schema != "_timescaledb_internal"
+    matches!(
+        schema,
+        "pg_catalog"
+            | "information_schema"
+            | "seriatim_information"
+            | "timescaledb_information"
+            | "timescaledb_experimental"
+    ) || schema.starts_with("_timescaledb_") && schema != "_timescaledb_internal"
 }
 
 fn parse_relation(line: &str) -> Option<RelationDef> {

@@ -4,6 +4,7 @@
 use super::value::{Row, Value};
 use crate::catalog::Job;
 use crate::jobs::History;
+use crate::txn::ListedTransaction;
 use engine::{ChunkDef, PgType, TableDef};
 use proto::{Result, TableId};
 use std::sync::Arc;
@@ -134,6 +135,10 @@ pub trait SystemCatalog {
     fn chunk_bytes(&self, chunk: &ChunkDef) -> Bytes;
     fn database_bytes(&self, name: &str) -> u64;
     fn activity(&self) -> Vec<Activity>;
+    /// What has not ended everywhere.
+    fn transactions(&self) -> Vec<ListedTransaction> {
+        Vec::new()
+    }
     /// What `pg_proc` lists besides PostgreSQL's own; their oids follow from their order.
     fn functions(&self) -> Vec<ListedFunction> {
         Vec::new()

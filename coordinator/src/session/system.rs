@@ -9,6 +9,7 @@ use crate::jobs::History;
 use crate::pgcatalog::{
     Activity, Bytes, DataNodeServer, Database, ListedFunction, Role, Schema, Setting, SystemCatalog, View,
 };
+use crate::txn::ListedTransaction;
 use engine::{ChunkDef, TableDef};
 use proto::{ChunkId, ChunkStats, NodeName, TableId};
 use std::collections::BTreeMap;
@@ -236,6 +237,10 @@ impl SystemCatalog for System {
 
     fn database_bytes(&self, name: &str) -> u64 {
         if name == self.database { self.stats().values().map(bytes_of).sum() } else { 0 }
+    }
+
+    fn transactions(&self) -> Vec<ListedTransaction> {
+        self.front.cluster.transactions()
     }
 
     fn activity(&self) -> Vec<Activity> {

@@ -2,6 +2,7 @@
 
 use super::coordinator::{Coordinator, Met, Seat};
 use super::link::Timeouts;
+use super::listing::Progress;
 use super::log::DecisionLog;
 use super::nodes::{Connector, Nodes};
 use super::owed::{Owed, Running};
@@ -63,6 +64,7 @@ pub struct Cluster {
     pub(super) catalog: Catalog,
     pub(super) sequence: Sequence,
     pub(super) running: Mutex<Running>,
+    pub(super) progress: Mutex<Progress>,
     pub(super) owed: Mutex<Owed>,
     pub(super) nodes: Nodes,
     pub(super) new_chunks: NewChunks,
@@ -143,6 +145,7 @@ impl Cluster {
             newest: RwLock::new(Arc::clone(&catalog)),
             sequence: Sequence::new(epoch),
             running: Mutex::default(),
+            progress: Mutex::default(),
             owed: Mutex::new(owed),
             nodes,
             new_chunks: NewChunks::new(catalog.next_chunk()),

@@ -1,6 +1,7 @@
 //! What nodes must still be told, and which transactions run: the memory a reign has beside the log. Plain maps, no I/O;
 //! `cluster` has them behind locks.
 
+use super::listing::Phase;
 use proto::{ClusterId, CommitSeq, NodeName, TxnId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -103,6 +104,18 @@ impl Owed {
     /// One-round commits of which the node must be asked how they ended.
     pub(super) fn outcomes_of(&self, node: &NodeName) -> Vec<TxnId> {
         self.one_phase.iter().filter(|(_, (name, _))| name == node).map(|(txn, _)| *txn).collect()
+    }
+
+    /// Who must still be told or asked about what.
+    pub(super) fn everything(&self) -> Vec<(TxnId, Phase, NodeName)> {
+        let commits = self
+            .commits
+            .iter()
+            .flat_map(|(txn, (_, nodes))| nodes.iter().map(|node| (*txn, Phase::Committing, node.clone())));
+        let aborts =
+            self.aborts.iter().flat_map(|(node, txns)| txns.iter().map(|txn| (*txn, Phase::Aborting, node.clone())));
+        let outcomes = self.one_phase.iter().map(|(txn, (node, _))| (*txn, Phase::Unknown, node.clone()));
+        commits.chain(aborts).chain(outcomes).collect()
     }
 
     /// The node was asked. Who still waits for it asks for itself.

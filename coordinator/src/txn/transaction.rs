@@ -1,6 +1,7 @@
 //! A transaction as a session holds it: a snapshot, the catalog with its own changes, rows staged on nodes.
 
 use super::cluster::Cluster;
+use super::listing::Phase;
 use super::repeats::KEY_BYTES_MAX;
 use super::savepoint::{Journal, Noted};
 use crate::catalog::{CatalogChange, CatalogState};
@@ -55,6 +56,7 @@ impl Transaction {
             number
         };
         let id = TxnId { cluster: cluster.id, epoch: cluster.epoch, number };
+        cluster.progress.lock().insert(number, (cluster.clock.now_us(), Phase::Open));
         // In this order: the catalog must have every chunk that the snapshot shows.
         let snapshot = cluster.sequence.snapshot();
         let base = cluster.catalog.current();
@@ -297,6 +299,7 @@ impl Transaction {
         let shared = std::mem::take(&mut self.shared).into_iter().collect::<Vec<_>>();
         self.cluster.new_chunks.release(&shared);
         self.cluster.running.lock().open.remove(&self.id.number);
+        self.cluster.progress.lock().remove(&self.id.number);
     }
 }
 

@@ -117,6 +117,7 @@ pub(super) fn schemas(catalog: &dyn SystemCatalog) -> Vec<Schema> {
         own(oids::INFORMATION_SCHEMA, "information_schema"),
     ];
     if catalog.timescaledb() {
+        schemas.push(own(oids::SERIATIM_INFORMATION, "seriatim_information"));
         schemas.push(own(oids::TIMESCALEDB_INFORMATION, "timescaledb_information"));
         schemas.push(own(oids::TIMESCALEDB_EXPERIMENTAL, "timescaledb_experimental"));
         schemas.push(own(oids::TIMESCALEDB_INTERNAL, "_timescaledb_internal"));

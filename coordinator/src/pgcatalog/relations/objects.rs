@@ -56,7 +56,7 @@ fn namespaces(fill: &Filler, catalog: &dyn SystemCatalog) -> Vec<Row> {
 fn class_rows(fill: &Filler, catalog: &dyn SystemCatalog) -> Vec<Row> {
     let (schema_oids, roles) = (Names::schemas(catalog), Names::roles(catalog));
     let system =
-        schema::relations().iter().filter(|def| catalog.timescaledb() || !def.schema.starts_with("timescaledb_"));
+        schema::relations().iter().filter(|def| catalog.timescaledb() || !schema::comes_with_timescaledb(&def.schema));
     let system = system.map(|def| {
         let mut row = class_row(fill, def.oid, &def.name, def.kind, def.columns.len());
         fill.set(&mut row, "relnamespace", Value::Int(schema_oids.oid(&def.schema)));
@@ -122,7 +122,8 @@ struct Attribute<'a> {
 
 fn attributes(fill: &Filler, catalog: &dyn SystemCatalog) -> Vec<Row> {
     let mut rows = Vec::new();
-    for def in schema::relations().iter().filter(|def| catalog.timescaledb() || !def.schema.starts_with("timescaledb_"))
+    for def in
+        schema::relations().iter().filter(|def| catalog.timescaledb() || !schema::comes_with_timescaledb(&def.schema))
     {
         for (at, column) in def.columns.iter().enumerate() {
             let attribute = Attribute {

@@ -9,6 +9,7 @@ pub(crate) const TIMESCALEDB_INFORMATION: u32 = 15_101;
 pub(crate) const TIMESCALEDB_EXPERIMENTAL: u32 = 15_102;
 pub(crate) const TIMESCALEDB_INTERNAL: u32 = 15_103;
 pub(crate) const TIMESCALEDB_FUNCTIONS: u32 = 15_104;
+pub(crate) const SERIATIM_INFORMATION: u32 = 15_105;
 pub(crate) const TIMESCALEDB_FDW: u32 = 15_111;
 pub(crate) const TIMESCALEDB_EXTENSION: u32 = 15_112;
 pub(crate) const PLPGSQL_EXTENSION: u32 = 13_559;

@@ -23,6 +23,7 @@ pub(super) fn rows(schema: &str, name: &str, fill: &Filler, catalog: &dyn System
         ("timescaledb_information", "compression_settings") => compression_settings(fill, catalog),
         ("timescaledb_information", "jobs") => super::jobs::jobs(fill, catalog),
         ("timescaledb_information", "job_stats") => super::jobs::job_stats(fill, catalog),
+        ("seriatim_information", "transactions") => transactions(fill, catalog),
         ("timescaledb_experimental", "chunk_replication_status") => replication(fill, catalog),
         _ => return None,
     })
@@ -36,6 +37,19 @@ pub(super) fn options(server: &DataNodeServer) -> Value {
         options.push("available=false".to_owned());
     }
     Value::texts(options)
+}
+
+/// Not TimescaleDB's: what is open, prepared or being told, and who is waited for.
+fn transactions(fill: &Filler, catalog: &dyn SystemCatalog) -> Vec<Row> {
+    let rows = catalog.transactions().into_iter().map(|transaction| {
+        fill.row([
+            ("txn", Value::text(transaction.id.to_string())),
+            ("state", Value::text(transaction.phase.name())),
+            ("started", transaction.since_us.map_or(Value::Null, Value::Timestamp)),
+            ("waiting_for", names(transaction.waiting_for.iter().map(|node| node.as_str()))),
+        ])
+    });
+    rows.collect()
 }
 
 fn hypertables_of(catalog: &dyn SystemCatalog) -> Vec<(Arc<TableDef>, Hypertable)> {

@@ -15,6 +15,7 @@ pub(super) mod core;
 use self::core::{Commit, Input, Output};
 use super::cluster::Cluster;
 use super::link::Link;
+use super::listing::Phase;
 use super::log::{Position, unknown_outcome};
 use super::record::{Machine, Record};
 use super::transaction::Transaction;
@@ -114,6 +115,11 @@ impl<'a> Ending<'a> {
 
     fn perform(&mut self, output: Output) {
         let (cluster, id) = (Arc::clone(&self.cluster), self.txn.id);
+        if let Some(phase) = phase_of(&output)
+            && let Some((_, now)) = cluster.progress.lock().get_mut(&id.number)
+        {
+            *now = phase;
+        }
         match output {
             Output::Prepare(node) => {
                 let link = self.links[&node].clone();
@@ -201,6 +207,18 @@ impl<'a> Ending<'a> {
 
     fn decided(&self) -> &(Position, Arc<CatalogState>) {
         self.decided.as_ref().expect("the record was appended")
+    }
+}
+
+/// Where a transaction is from this output on.
+fn phase_of(output: &Output) -> Option<Phase> {
+    match output {
+        Output::Prepare(_) => Some(Phase::Preparing),
+        Output::Decide | Output::Commit(_, _, CommitMode::OnePhase | CommitMode::Asynchronous) => Some(Phase::Deciding),
+        Output::Commit(_, _, CommitMode::Prepared) => Some(Phase::Committing),
+        Output::Abort(_) => Some(Phase::Aborting),
+        Output::Ask { .. } | Output::LogFailed(_) => Some(Phase::Unknown),
+        _ => None,
     }
 }
 

@@ -195,3 +195,28 @@ async fn snapshots_never_go_back_and_show_what_was_acknowledged() {
     }
     assert_eq!(cluster.catalog().chunks(table.id).len(), 2);
 }
+
+#[tokio::test]
+async fn what_is_open_is_listed_with_whom_it_waits_for() {
+    use crate::txn::Phase;
+    let (world, cluster, table) = World::with_table(11).await;
+    assert_eq!(cluster.transactions(), []);
+    let txn = begin_insert(&cluster, &table).await;
+    let id = txn.id();
+    let listed = cluster.transactions();
+    assert_eq!(listed.iter().map(|one| (one.id, one.phase)).collect::<Vec<_>>(), [(id, Phase::Open)]);
+    assert_eq!((listed[0].since_us, listed[0].waiting_for.len()), (Some(super::NEW_YEAR_US), 0));
+    // Two votes, then the first that is told of the decision dies.
+    world.network.kill_at(2, Death::Before);
+    txn.commit().await.unwrap();
+    let listed = cluster.transactions();
+    assert_eq!(
+        (listed.len(), listed[0].id, listed[0].phase, listed[0].waiting_for.len()),
+        (1, id, Phase::Committing, 1)
+    );
+    assert!(!cluster.node_up(&listed[0].waiting_for[0]));
+    world.network.restart_all();
+    cluster.tick().await;
+    cluster.tick().await;
+    assert_eq!(cluster.transactions(), []);
+}
