@@ -212,7 +212,8 @@ impl Connection {
         if let State::Bound(params) = &state
             && let Some(Gathered { tag, is_full }) = self.gather(&prepared, params).await?
         {
-            self.complete(tag)?;
+            let status = self.conversation.transaction_status();
+            self.complete(tag, status)?;
             self.portals.insert(name, Portal { era, prepared, formats, state: State::Finished(None) })?;
             if is_full {
                 self.release().await?;
@@ -243,13 +244,13 @@ impl Connection {
                     State::Suspended(source)
                 }
                 Progress::Finished => {
-                    self.complete(source.tag())?;
+                    self.complete(source.tag(), status_before)?;
                     State::Finished(source.tag_when_finished())
                 }
             },
             Err(tag) => {
                 let is_select = tag == "SELECT 0";
-                self.complete(tag.clone())?;
+                self.complete(tag.clone(), status_before)?;
                 State::Finished(is_select.then_some(tag))
             }
         };
@@ -276,9 +277,10 @@ impl Connection {
         Ok(gathered)
     }
 
-    fn complete(&mut self, tag: String) -> Result<()> {
+    /// Outside a block before and behind it: what the statement did is not committed yet.
+    fn complete(&mut self, tag: String, status_before: TransactionStatus) -> Result<()> {
         self.feed_notices()?;
-        if self.conversation.transaction_status() == TransactionStatus::Idle {
+        if [status_before, self.conversation.transaction_status()] == [TransactionStatus::Idle; 2] {
             let mark = (self.outlet.flushes_count(), self.outlet.mark());
             self.promised.get_or_insert(mark);
         }

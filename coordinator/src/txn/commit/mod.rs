@@ -1,7 +1,7 @@
 //! How a transaction ends.
 //!
 //! 1. All rows are on their nodes (`Staging::flush`).
-//! 2. One participant and no change of the catalog: the participant decides alone.
+//! 2. One participant, no change of the catalog and no idempotency key: the participant decides alone.
 //! 3. Else every participant votes; one no, or no answer: abort everywhere, nothing was logged.
 //! 4. Under the commit lock: the changes are checked against the newest catalog, a sequence is taken, `Commit` is
 //!    appended (`Cluster::decide`). Durable, it is the commit point.
