@@ -10,7 +10,7 @@ mod twin;
 use super::*;
 use twin::{KEYED, Twin};
 
-const LIVES: u64 = 1000;
+const LIVES: u64 = 2000;
 const STEPS: usize = 80;
 const CHUNKS: u64 = 3;
 
