@@ -10,11 +10,12 @@ use coordinator::txn::{self, Connector, Coordinator, NewNode, Peers, Seat};
 use engine::plan::{Engine, EngineOptions};
 use node::{Node, NodeOptions};
 use proto::wire::{GrpcNode, serve_peer};
-use proto::{DataNode, NodeName};
+use proto::{DataNode, NodeName, SqlState};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use storage::StoreOptions;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -22,6 +23,9 @@ use tracing::{info, warn};
 
 /// Parallel streams of one query in each process.
 const QUERY_PARTITIONS: usize = 2;
+
+/// Between attempts to open the door of a new reign.
+const OPEN_INTERVAL: Duration = Duration::from_secs(1);
 
 const SUPERUSER_PASSWORD: &str = "SERIATIM_SUPERUSER_PASSWORD";
 
@@ -102,7 +106,7 @@ pub struct Cluster {
     sql_addr: SocketAddr,
     local: BTreeMap<NodeName, Arc<Node>>,
     serving: JoinHandle<()>,
-    group: Option<JoinHandle<()>>,
+    group: Option<(JoinHandle<()>, Stop)>,
     reigning: JoinHandle<anyhow::Result<Option<Arc<txn::Cluster>>>>,
 }
 
@@ -117,7 +121,7 @@ impl Cluster {
         let listener = bind(options.sql_addr, "--sql-addr").await?;
         let sql_addr = listener.local_addr()?;
         let local = open_local(&world, &options)?;
-        let (coordinator, group) = open_coordinator(&world, &options, local.clone(), &stop).await?;
+        let (coordinator, group) = open_coordinator(&world, &options, local.clone()).await?;
         let mut serve_options = ServeOptions::new(world.rng.clone());
         serve_options.connections_max = options.connections_max;
         let gate = Arc::new(Gate::new(Arc::clone(&coordinator)));
@@ -158,7 +162,9 @@ impl Cluster {
         if let Ok(Some(core)) = &reigned {
             core.close().await;
         }
-        if let Some(group) = self.group {
+        // Only now: commits under way needed the others.
+        if let Some((group, lines)) = self.group {
+            lines.request();
             group.await.context("the lines to other coordinators ended badly")?;
         }
         for node in self.local.values() {
@@ -196,12 +202,9 @@ impl Throne {
                     Err(error) => break Err(error).context("the coordinator cannot go on"),
                 }
             };
-            let front = match self.front(&core).await {
-                Ok(front) => Arc::new(front),
-                Err(error) if core.ended_token().is_cancelled() => {
-                    warn!(%error, "a reign ended before it began");
-                    continue;
-                }
+            let front = match self.open_front(&core).await {
+                Ok(Some(front)) => Arc::new(front),
+                Ok(None) => continue,
                 Err(error) => break Err(error),
             };
             let over = self.stop.0.child_token();
@@ -227,6 +230,22 @@ impl Throne {
         outcome
     }
 
+    /// As soon as it can be had; `None` when the reign or the process ends before.
+    async fn open_front(&self, core: &Arc<txn::Cluster>) -> anyhow::Result<Option<Front>> {
+        loop {
+            match self.front(core).await {
+                Ok(front) => return Ok(Some(front)),
+                Err(error) if self.options.group.is_none() || is_final(&error) => return Err(error),
+                Err(error) => warn!(%error, "this coordinator leads and cannot open yet"),
+            }
+            tokio::select! {
+                () = self.stop.requested() => return Ok(None),
+                () = core.ended() => return Ok(None),
+                () = tokio::time::sleep(OPEN_INTERVAL) => {}
+            }
+        }
+    }
+
     /// The door of a new reign.
     async fn front(&self, core: &Arc<txn::Cluster>) -> anyhow::Result<Front> {
         if self.options.attach {
@@ -243,13 +262,17 @@ impl Throne {
     }
 }
 
+/// Whether leading again would end the same way: what the command line asks for cannot be had.
+fn is_final(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<proto::Error>().is_some_and(|error| error.code == SqlState::INVALID_PASSWORD)
+}
+
 /// The coordinator, and the task that carries what it says to its group and hears the others.
 async fn open_coordinator(
     world: &World,
     options: &ClusterOptions,
     local: BTreeMap<NodeName, Arc<Node>>,
-    stop: &Stop,
-) -> anyhow::Result<(Arc<Coordinator>, Option<JoinHandle<()>>)> {
+) -> anyhow::Result<(Arc<Coordinator>, Option<(JoinHandle<()>, Stop)>)> {
     let dir = options.data_dir.join("coordinator");
     let peers = options.group.as_ref().map(|group| Arc::new(Peers::new(group.others())));
     let seat = match (&options.group, &peers) {
@@ -269,7 +292,8 @@ async fn open_coordinator(
         .with_context(|| format!("cannot open {}", dir.display()))?;
     let coordinator = Arc::new(coordinator);
     let (Some(peers), Some(listener)) = (peers, raft) else { return Ok((coordinator, None)) };
-    let (ours, stop) = (Arc::clone(&coordinator), stop.clone());
+    let (ours, lines) = (Arc::clone(&coordinator), Stop::default());
+    let stop = lines.clone();
     let group = tokio::spawn(async move {
         let speaking = peers.run(Arc::clone(&ours), stop.0.clone());
         let hearing = serve_peer(ours, listener, stop.requested());
@@ -277,7 +301,7 @@ async fn open_coordinator(
             warn!(%error, "this coordinator does not hear the others any more");
         }
     });
-    Ok((coordinator, Some(group)))
+    Ok((coordinator, Some((group, lines))))
 }
 
 fn open_local(world: &World, options: &ClusterOptions) -> anyhow::Result<BTreeMap<NodeName, Arc<Node>>> {

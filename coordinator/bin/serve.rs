@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 /// The wish to stop, shared by everything that runs.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Stop(pub CancellationToken);
 
 impl Stop {

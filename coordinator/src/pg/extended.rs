@@ -280,9 +280,14 @@ impl Connection {
     /// Outside a block before and behind it: what the statement did is not committed yet.
     fn complete(&mut self, tag: String, status_before: TransactionStatus) -> Result<()> {
         self.feed_notices()?;
-        if [status_before, self.conversation.transaction_status()] == [TransactionStatus::Idle; 2] {
-            let mark = (self.outlet.flushes_count(), self.outlet.mark());
-            self.promised.get_or_insert(mark);
+        match (status_before, self.conversation.transaction_status()) {
+            (TransactionStatus::Idle, TransactionStatus::Idle) => {
+                let mark = (self.outlet.flushes_count(), self.outlet.mark());
+                self.promised.get_or_insert(mark);
+            }
+            // A COMMIT, also of what came before its BEGIN.
+            (_, TransactionStatus::Idle) => self.promised = None,
+            _ => {}
         }
         self.outlet.feed(&CommandComplete::new(tag))
     }

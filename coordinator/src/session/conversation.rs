@@ -14,6 +14,7 @@ use engine::PgType;
 use engine::types::TimeContext;
 use proto::{Error, Result};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
@@ -174,6 +175,7 @@ impl Session {
         self.cursors.close_all();
         match ending {
             Ending::Rollback => {
+                self.wrote.store(false, Ordering::Relaxed);
                 self.abandon().await;
                 self.block.end(Ending::Rollback, &mut self.variables);
                 Ok(())
@@ -197,13 +199,17 @@ impl Session {
         }
     }
 
-    /// An idempotency key is used up by the transaction that carries it.
+    /// An idempotency key is used up by the first transaction that may write, whether or not it found anything to change:
+    /// else it would name the next one, which is another.
     async fn commit(&mut self, mut transaction: Transaction) -> Result<()> {
         let key = self.variables.raw(IDEMPOTENCY_KEY).to_owned();
-        if key.is_empty() || !transaction.has_changes() {
+        let wrote = self.wrote.swap(false, Ordering::Relaxed);
+        if key.is_empty() || !wrote {
             return transaction.commit().await.map(drop);
         }
-        if let Err(error) = transaction.set_key(&key) {
+        if transaction.has_changes()
+            && let Err(error) = transaction.set_key(&[&self.database, &self.session_user], &key)
+        {
             transaction.abort().await;
             return Err(error);
         }

@@ -16,7 +16,7 @@ use proto::{Clock, Error, QueryId, Result, Rng, SqlState};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Exists from the start.
 const SUPERUSER: &str = "postgres";
@@ -216,6 +216,7 @@ impl Front {
             statements: Statements::default(),
             cursors: Cursors::default(),
             group: None,
+            wrote: AtomicBool::new(false),
             notices: Vec::new(),
         })
     }

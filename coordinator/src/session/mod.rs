@@ -46,6 +46,7 @@ use cursor::Cursors;
 use engine::{Settings, TableDef};
 use proto::{CommitSeq, Error, Result, SqlState, TxnId};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Mutex;
 
 /// The open transaction. Shared with a COPY's sink, which outlives the statement's `execute`; never held by two at once.
@@ -65,6 +66,8 @@ pub struct Session {
     cursors: Cursors,
     /// Rows of statements that are not written yet.
     group: Option<write::gather::Group>,
+    /// Whether a statement that may change something ran in the open transaction.
+    wrote: AtomicBool,
     notices: Vec<Notice>,
 }
 
@@ -207,7 +210,10 @@ impl Session {
             true => {
                 Err(Error::new(SqlState::new("25006"), format!("cannot execute {what} in a read-only transaction")))
             }
-            false => Ok(()),
+            false => {
+                self.wrote.store(true, Ordering::Relaxed);
+                Ok(())
+            }
         }
     }
 }

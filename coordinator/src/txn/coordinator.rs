@@ -105,13 +105,14 @@ impl Coordinator {
         let mut standing = self.driver.standing();
         loop {
             let now = standing.borrow_and_update().clone();
-            let (reign, machine) = match now {
-                Standing::Leading { reign, machine } => (reign, *machine),
+            let begun = match now {
+                Standing::Leading { reign, machine } => machine.take().map(|machine| (reign, machine)),
                 Standing::Ended(error) => return Err(error),
-                Standing::Following { .. } => {
-                    let _ = standing.changed().await;
-                    continue;
-                }
+                Standing::Following { .. } => None,
+            };
+            let Some((reign, machine)) = begun else {
+                let _ = standing.changed().await;
+                continue;
             };
             let epoch = reign.term();
             tracing::info!(member = self.driver.member(), epoch, "this coordinator leads");
@@ -127,14 +128,8 @@ impl Coordinator {
                     cluster.follow_members(Arc::clone(&self.met));
                     return Ok(cluster);
                 }
-                // Already over.
-                Err(error) => {
-                    tracing::warn!(%error, "a reign ended before it began");
-                    tokio::select! {
-                        _ = reign.ended() => {}
-                        _ = standing.changed() => {}
-                    }
-                }
+                Err(error) if reign.is_over() => tracing::warn!(%error, "a reign ended before it began"),
+                Err(error) => return Err(error),
             }
         }
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 /// Keys that are remembered; beyond it the oldest is forgotten.
 pub const KEYS_MAX: usize = 100_000;
-/// Of one key.
+/// Of one key, without the names of its database and role.
 pub const KEY_BYTES_MAX: usize = 64;
 
 /// Cheap to clone: commits take a copy of the state each.

@@ -199,17 +199,18 @@ impl Transaction {
         self.asynchronous = true;
     }
 
-    /// A transaction with this key happens once: when one was committed before, `commit` applies nothing and is right all
+    /// A transaction with this key happens once within the scope (names of whoever chose the key): when one was committed before, `commit` applies nothing and is right all
     /// the same. Costs the way of several participants even for one.
     ///
     /// # Errors
     /// 54000 for a key that is too long to be remembered.
-    pub fn set_key(&mut self, key: &str) -> Result<()> {
+    pub fn set_key(&mut self, scope: &[&str], key: &str) -> Result<()> {
         if key.len() > KEY_BYTES_MAX {
             let text = format!("an idempotency key of {} bytes is longer than the {KEY_BYTES_MAX} allowed", key.len());
             return Err(Error::new(SqlState::PROGRAM_LIMIT_EXCEEDED, text));
         }
-        self.key = Some(key.to_owned());
+        // No name has a zero byte.
+        self.key = Some([scope, &[key]].concat().join("\0"));
         Ok(())
     }
 

@@ -33,7 +33,7 @@ impl Store {
             // Who saw the epoch first may still be making it durable.
             self.core.log_epoch(txn)?;
         }
-        Ok(())
+        self.core.wait_for_older_commits(epoch)
     }
 
     /// # Errors
@@ -358,6 +358,17 @@ impl Core {
         }
         let gone = entry.chunks().find(|chunk| dropped.contains(*chunk));
         gone.map_or(Ok(entry), |chunk| Err(StorageError::ChunkDropped(chunk)))
+    }
+
+    /// What an older coordinator is committing would else appear under a snapshot that was read without it.
+    fn wait_for_older_commits(&self, epoch: u64) -> Result<()> {
+        let mut state = self.state.lock();
+        let older = |(id, entry): (&TxnId, &Txn)| id.epoch < epoch && matches!(entry.phase, Phase::Committing { .. });
+        while state.txns.iter().any(older) {
+            self.changed.wait(&mut state);
+            self.check()?;
+        }
+        Ok(())
     }
 
     fn wait_while_committing(&self, state: &mut MutexGuard<State>, txn: TxnId) -> Result<()> {

@@ -65,7 +65,7 @@ impl Group {
             Box::pin(async move {
                 let leads = standing.wait_for(|standing| matches!(standing, Standing::Leading { .. })).await;
                 let Standing::Leading { reign, machine } = leads.unwrap().clone() else { unreachable!() };
-                (member, reign, machine.0)
+                (member, reign, machine.take().unwrap().0)
             })
         };
         futures::future::select_all(of.iter().map(|member| lead(*member))).await.0

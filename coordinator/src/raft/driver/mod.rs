@@ -77,13 +77,28 @@ pub enum Standing<M> {
     Following {
         leader: Option<u64>,
     },
-    /// With the state as it was when the reign began.
     Leading {
         reign: Reign,
-        machine: Box<M>,
+        machine: Handover<M>,
     },
     /// The member has stopped.
     Ended(Error),
+}
+
+/// The state as it was when a reign began, for the first who takes it: whoever holds on to it keeps alive what it shares
+/// with later states.
+#[derive(Debug, Clone)]
+pub struct Handover<M>(Arc<Mutex<Option<M>>>);
+
+impl<M> Handover<M> {
+    fn new(machine: M) -> Handover<M> {
+        Handover(Arc::new(Mutex::new(Some(machine))))
+    }
+
+    /// `None`: somebody has it already.
+    pub fn take(&self) -> Option<M> {
+        self.0.lock().take()
+    }
 }
 
 /// A member at work. Dropped, it finishes what waits and lets go of the directory.

@@ -97,6 +97,10 @@ impl Reign {
         ended.end.clone().expect("that is what was waited for")
     }
 
+    pub fn is_over(&self) -> bool {
+        self.progress.borrow().end.is_some()
+    }
+
     /// Has proposals without hurry written too.
     pub fn hurry(&self) {
         self.shared.waiting.lock().hurried = true;

@@ -1,7 +1,7 @@
 //! The thread's work: what has come in, one round of the core after the other, what they say of proposals and reigns.
 
 use super::reign::{Progress, Reign, deposed};
-use super::{Outbox, Shared, Standing, StateMachine};
+use super::{Handover, Outbox, Shared, Standing, StateMachine};
 use crate::raft::core::{After, Apply, Core, Decided, Input, Persist, Role};
 use crate::raft::disk::{Disk, Durable};
 use bytes::Bytes;
@@ -256,7 +256,7 @@ impl<M: StateMachine> Rounds<M> {
         let progress = Arc::new(watch::Sender::new(Progress::default()));
         let reign = Reign { term, shared: Arc::clone(&self.shared), progress };
         self.reign = Some(reign.clone());
-        let machine = Box::new(self.machine.read().clone());
+        let machine = Handover::new(self.machine.read().clone());
         self.standing.send_replace(Standing::Leading { reign, machine });
     }
 

@@ -56,7 +56,7 @@ fn open_with(vfs: &SimVfs, log_bytes_max: u64) -> Open {
     let driver = try_open(vfs, log_bytes_max, genesis).unwrap();
     let standing = driver.standing().borrow().clone();
     let Standing::Leading { reign, machine } = standing else { panic!("who is alone leads at once") };
-    (driver, reign, machine.0)
+    (driver, reign, machine.take().unwrap().0)
 }
 
 fn open(vfs: &SimVfs) -> Open {

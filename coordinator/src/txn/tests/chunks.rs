@@ -72,6 +72,21 @@ async fn rows_for_a_chunk_that_was_dropped_meanwhile_are_refused() {
     assert_eq!(fresh, Some(3), "chunk ids are never given twice");
 }
 
+/// The state a reign began with must not be held by whoever handed it over.
+#[tokio::test]
+async fn chunks_dropped_after_a_restart_go_too() {
+    let (world, cluster, table) = World::with_table(12).await;
+    insert(&cluster, &table, &DEVICES).await.1.unwrap();
+    drop(cluster);
+    world.vfs.kill_process();
+    let cluster = world.open().await;
+    let mut truncate = cluster.begin();
+    truncate.change(CatalogChange::Truncate(table.id)).unwrap();
+    truncate.commit().await.unwrap();
+    cluster.tick().await;
+    assert_eq!(world.dn1.dropped().len() + world.dn2.dropped().len(), 2);
+}
+
 #[tokio::test]
 async fn a_reader_keeps_the_chunks_of_its_catalog() {
     let (world, cluster, table) = World::with_table(4).await;

@@ -41,7 +41,7 @@ fn open_with(vfs: &SimVfs, log_bytes_max: u64) -> Result<(RaftLog, Machine)> {
     )?;
     let standing = driver.standing().borrow().clone();
     let Standing::Leading { reign, machine } = standing else { panic!("who is alone leads at once") };
-    Ok((RaftLog { reign, _driver: Arc::new(driver) }, *machine))
+    Ok((RaftLog { reign, _driver: Arc::new(driver) }, machine.take().unwrap()))
 }
 
 /// Compacts every ten commits or so.

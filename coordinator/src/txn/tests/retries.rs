@@ -10,7 +10,7 @@ use storage::Fault;
 
 async fn attempt(cluster: &Arc<Cluster>, table: &TableDef, devices: &[i32], key: &str) -> Result<CommitSeq> {
     let mut txn = cluster.begin();
-    txn.set_key(key).unwrap();
+    txn.set_key(&["db"], key).unwrap();
     match txn.write(table, rows(table, [super::NEW_YEAR_US].into_iter(), devices)).await {
         Ok(_) => txn.commit().await,
         Err(error) => {
@@ -69,8 +69,8 @@ async fn whatever_write_the_coordinator_died_of_a_retry_is_applied_once() {
 async fn of_two_at_the_same_time_one_happens_and_both_are_right() {
     let (world, cluster, table) = World::with_table(1).await;
     let (mut one, mut other) = (begin_insert(&cluster, &table).await, begin_insert(&cluster, &table).await);
-    one.set_key("k").unwrap();
-    other.set_key("k").unwrap();
+    one.set_key(&["db"], "k").unwrap();
+    other.set_key(&["db"], "k").unwrap();
     let (one, other) = join(one.commit(), other.commit()).await;
     assert_eq!(one.unwrap(), other.unwrap());
     assert_eq!(world.dn1.rows() + world.dn2.rows(), DEVICES.len());
@@ -82,8 +82,8 @@ async fn of_two_at_the_same_time_one_happens_and_both_are_right() {
 async fn a_repeat_of_what_the_log_lost_is_as_unknown_as_the_first() {
     let (world, cluster, table) = World::with_table(2).await;
     let (mut one, mut other) = (begin_insert(&cluster, &table).await, begin_insert(&cluster, &table).await);
-    one.set_key("k").unwrap();
-    other.set_key("k").unwrap();
+    one.set_key(&["db"], "k").unwrap();
+    other.set_key(&["db"], "k").unwrap();
     world.vfs.set_fault(Fault::SyncFails(0));
     let (one, other) = join(one.commit(), other.commit()).await;
     assert_eq!(one.unwrap_err().code, SqlState::TRANSACTION_RESOLUTION_UNKNOWN);
@@ -93,6 +93,6 @@ async fn a_repeat_of_what_the_log_lost_is_as_unknown_as_the_first() {
 #[tokio::test]
 async fn a_key_that_cannot_be_remembered_is_refused() {
     let (_world, cluster, _table) = World::with_table(3).await;
-    let error = cluster.begin().set_key(&"k".repeat(65)).unwrap_err();
+    let error = cluster.begin().set_key(&["db"], &"k".repeat(65)).unwrap_err();
     assert_eq!(error.code, SqlState::PROGRAM_LIMIT_EXCEEDED);
 }
