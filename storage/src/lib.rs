@@ -34,6 +34,7 @@
 //!   a moved row is found out (40001). Would change: many conflicts between updates and sealing.
 
 pub mod error;
+pub mod failpoint;
 pub mod log;
 pub mod manifest;
 pub mod store;

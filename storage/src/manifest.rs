@@ -14,6 +14,7 @@
 
 use crate::deletes::DeletesRecord;
 use crate::error::{Result, StorageError};
+use crate::failpoint;
 use crate::log::Lsn;
 use crate::segment::SegmentRecord;
 use crate::vfs::{Vfs, read_all};
@@ -148,7 +149,9 @@ impl Manifest {
         let file = vfs.create(&new).map_err(StorageError::io("create", &new))?;
         file.append(&[&header, &payload]).map_err(StorageError::io("write", &new))?;
         file.sync().map_err(StorageError::io("sync", &new))?;
+        failpoint::pass("d6");
         vfs.rename(&new, &path).map_err(StorageError::io("rename", &new))?;
+        failpoint::pass("d7");
         vfs.sync_dir(dir).map_err(StorageError::io("sync", dir))
     }
 }

@@ -11,15 +11,21 @@
 //! - `SERIATIM_SLT`: only the scripts whose name contains it.
 //! - `SERIATIM_CLIENTS=1`: also the tests that need psql, and Python with duckdb and pyarrow (`SERIATIM_PYTHON`); `.ci/run`
 //!   sets it.
+//!
+//! With the feature `failpoints` the binary is one that dies where `killpoints` says (`SERIATIM_FAILPOINT=point:passage`).
 
 #![allow(clippy::unwrap_used, reason = "all of this is test code, helpers included")]
 
 mod bad_input;
+mod bank;
 mod cluster;
 mod contract;
 mod copy;
 mod crash;
 mod group;
+mod history;
+#[cfg(feature = "failpoints")]
+mod killpoints;
 mod lifecycle;
 mod psql;
 mod readers;

@@ -12,6 +12,7 @@ use futures::future::join_all;
 use proto::{ChunkWrite, DataNode, Error, NodeName, Reaction, Result, SqlState, SubTxn, TxnId};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
+use storage::failpoint;
 use tokio::task::JoinHandle;
 
 /// One being written by the node, one on the wire.
@@ -137,7 +138,11 @@ impl Staging {
         lane.under_way.push_back(tokio::spawn(async move { link.stage(txn, sub, continues, writes).await }));
         match continues {
             true => Ok(()),
-            false => lane.wait_oldest().await,
+            false => {
+                lane.wait_oldest().await?;
+                failpoint::pass("c2");
+                Ok(())
+            }
         }
     }
 

@@ -14,6 +14,7 @@ mod recover;
 mod tests;
 
 use crate::error::{Result, StorageError};
+use crate::failpoint;
 use crate::vfs::{Vfs, VfsFile};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -179,6 +180,12 @@ impl Log {
         whole.push(header.as_slice());
         whole.extend_from_slice(parts);
         whole.push(padding);
+        if failpoint::is_next("r2") {
+            // Half of the record reaches the file, as when the machine stops in the middle.
+            let torn = whole.concat();
+            state.file.append(&[&torn[..torn.len() / 2]]).ok();
+        }
+        failpoint::pass("r2");
         if let Err(source) = state.file.append(&whole) {
             return Err(self.undo_write(&mut state, source));
         }

@@ -19,6 +19,7 @@
 use super::record::{self, FILE_HEADER_BYTES, FileHeader, VERSION};
 use super::{Log, LogOptions, Lsn, State, file_name, new_file, parse_file_name};
 use crate::error::{Result, StorageError};
+use crate::failpoint;
 use crate::vfs::{Vfs, VfsFile, read_all};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
@@ -71,6 +72,7 @@ fn written_anew(vfs: &dyn Vfs, path: &Path, file: Arc<dyn VfsFile>) -> Result<Ar
     let copy = vfs.create(&scratch).map_err(StorageError::io("create", &scratch))?;
     copy.append(&[&bytes]).map_err(StorageError::io("write", &scratch))?;
     copy.sync().map_err(StorageError::io("sync", &scratch))?;
+    failpoint::pass("d9");
     vfs.rename(&scratch, path).map_err(StorageError::io("rename", path))?;
     Ok(copy)
 }

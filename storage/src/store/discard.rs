@@ -9,6 +9,7 @@ use super::record::Kind;
 use super::state::{Phase, State, Txn};
 use super::{Core, Store, refused};
 use crate::error::{Result, StorageError};
+use crate::failpoint;
 use proto::{SubTxn, TxnId};
 use std::ops::Range;
 
@@ -33,6 +34,7 @@ impl Store {
         };
         core.changed.notify_all();
         let appended = core.append_log(&[&head]);
+        failpoint::pass("d11");
         let mut state = core.state.lock();
         let Some(entry) = state.txns.get_mut(&txn) else {
             return Err(refused(txn, "was aborted while a part of it was taken back"));

@@ -158,6 +158,8 @@ impl Store {
 
     /// `protocol` and `build` are the node's to fill in.
     pub fn status(&self) -> NodeStatus {
+        // The first who asks after a start is the coordinator, and settles what is in doubt.
+        crate::failpoint::pass("d9");
         let durable = self.core.durable.lock();
         let state = self.core.state.lock();
         NodeStatus {

@@ -8,6 +8,7 @@ use super::{Core, LOG_DIR, SEGMENTS_DIR, Store, StoreOptions};
 use crate::deletes::{self, Part, Removal};
 use crate::delta::DeltaRows;
 use crate::error::{Result, StorageError};
+use crate::failpoint;
 use crate::log::{Log, LogOptions, Lsn};
 use crate::manifest::{FORMAT_VERSION, Manifest};
 use crate::segment::{OpenFiles, Segment};
@@ -48,6 +49,7 @@ pub(super) fn open(
     })?;
     manifest.check_log(&log_dir, log.start()..log.end())?;
     end_replay(&mut state, &manifest);
+    failpoint::pass("d9");
     // A manifest that lists files which are not there may be an old one: then the others are not known to be useless.
     if state.chunks.values().all(|chunk| chunk.damage.is_none()) {
         remove_unlisted(vfs.as_ref(), &segments_dir, &manifest, &there)?;

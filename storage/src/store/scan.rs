@@ -151,10 +151,11 @@ impl Store {
         if state.dropped.contains(request.chunk) {
             return Err(StorageError::ChunkDropped(request.chunk));
         }
-        for (id, txn) in state.txns.iter().filter(|(_, txn)| txn.recovered && txn.phase != Phase::Staged) {
-            if txn.chunks().any(|chunk| chunk == request.chunk) {
-                return Err(StorageError::InDoubt { chunk: request.chunk, txn: *id });
-            }
+        let voted = state.txns.iter().filter(|(_, txn)| txn.recovered && txn.phase != Phase::Staged);
+        let here = voted.filter(|(_, txn)| txn.chunks().any(|chunk| chunk == request.chunk));
+        // The oldest, so that the same state says the same.
+        if let Some(txn) = here.map(|(id, _)| *id).min() {
+            return Err(StorageError::InDoubt { chunk: request.chunk, txn });
         }
         let own = request.txn.and_then(|txn| state.txns.get(&txn));
         let staged = own.into_iter().flat_map(|txn| &txn.writes).filter(|write| write.chunk == request.chunk);

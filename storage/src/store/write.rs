@@ -16,6 +16,7 @@ use super::{Core, Store, committed_otherwise, refused};
 use crate::deletes::{Part, Removal};
 use crate::delta::DeltaRows;
 use crate::error::{Result, StorageError};
+use crate::failpoint;
 use crate::log::Lsn;
 use parking_lot::MutexGuard;
 use proto::{ChunkWrite, ClusterId, CommitMode, CommitSeq, SubTxn, TxnId, TxnOutcome, WriteKind};
@@ -59,6 +60,7 @@ impl Store {
     /// discarded.
     pub fn stage(&self, txn: TxnId, sub: SubTxn, writes: Vec<ChunkWrite>) -> Result<(), StorageError> {
         self.core.check()?;
+        failpoint::pass("d1");
         self.core.see_epoch(txn)?;
         self.add(txn, sub, writes).inspect_err(|_| self.core.note_lack(txn, sub))
     }
@@ -102,10 +104,15 @@ impl Store {
             entry.phase = Phase::Preparing;
             entry.record(txn, Kind::Prepare)
         };
-        let logged = core.append_log(&[&head]).and_then(|lsn| core.sync_log(lsn));
+        let logged = core.append_log(&[&head]).and_then(|lsn| {
+            failpoint::pass("d2");
+            core.sync_log(lsn)
+        });
+        failpoint::pass("d3");
         let mut state = core.state.lock();
         let entry = state.txns.get_mut(&txn).expect("only this call ends the preparing phase");
         entry.phase = if logged.is_ok() { Phase::Prepared } else { Phase::Staged };
+        failpoint::soon("d4");
         logged
     }
 
@@ -118,6 +125,11 @@ impl Store {
     pub fn commit(&self, txn: TxnId, seq: CommitSeq, mode: CommitMode) -> Result<(), StorageError> {
         let core = &self.core;
         core.check()?;
+        while failpoint::is_dying() {
+            // Between its vote and its death a node hears nothing more.
+            std::thread::yield_now();
+        }
+        failpoint::pass("d5");
         if mode != CommitMode::Prepared {
             core.see_epoch(txn)?;
         }
@@ -174,6 +186,7 @@ impl Store {
         if due {
             core.wake.try_send(()).ok();
         }
+        failpoint::pass("d8");
         outcome
     }
 
@@ -185,6 +198,7 @@ impl Store {
     pub fn abort(&self, txn: TxnId) -> Result<(), StorageError> {
         let core = &self.core;
         core.check()?;
+        failpoint::pass("d10");
         core.check_cluster(&core.state.lock(), txn)?;
         let head = {
             let mut state = core.state.lock();

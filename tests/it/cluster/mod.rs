@@ -5,6 +5,8 @@
 //! - Only processes started here are ever signalled, by their own id.
 //! - Nothing waits for time to pass: a process is ready when it has printed its address.
 
+#[cfg(feature = "failpoints")]
+mod failpoints;
 mod process;
 mod raw;
 mod server;
@@ -43,6 +45,8 @@ pub enum Member {
 }
 
 const NODES_COUNT: usize = 2;
+/// Only binaries with the feature `failpoints` read it.
+const FAILPOINT: &str = "SERIATIM_FAILPOINT";
 const COORDINATORS_COUNT: usize = 3;
 /// Of one coordinator among several, which may have stopped.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -84,8 +88,9 @@ impl Cluster {
     pub async fn start_bare(shape: Shape) -> Cluster {
         let mut cluster = Cluster::launch(shape, if shape == Shape::Embedded { &["--no-attach"] } else { &[] });
         if shape == Shape::Embedded {
-            cluster.nodes =
-                (0..NODES_COUNT).map(|index| Some(started(start_node(cluster.dir.path(), index, None)))).collect();
+            cluster.nodes = (0..NODES_COUNT)
+                .map(|index| Some(started(start_node(cluster.dir.path(), index, None, None))))
+                .collect();
             cluster.node_addrs = cluster.nodes.iter().flatten().map(Process::address).collect();
         }
         cluster
@@ -101,13 +106,13 @@ impl Cluster {
         let nodes = match shape {
             Shape::Embedded => Vec::new(),
             Shape::Processes | Shape::Group => {
-                (0..NODES_COUNT).map(|i| Some(started(start_node(dir.path(), i, None)))).collect::<Vec<_>>()
+                (0..NODES_COUNT).map(|i| Some(started(start_node(dir.path(), i, None, None)))).collect::<Vec<_>>()
             }
         };
         let node_addrs = nodes.iter().flatten().map(Process::address).collect();
         let options = options.iter().map(|option| (*option).to_owned()).collect::<Vec<_>>();
         let peers = if shape == Shape::Group { free_addrs(COORDINATORS_COUNT) } else { Vec::new() };
-        let start = |index| started(start_coordinator(dir.path(), shape, index, &peers, &options, None));
+        let start = |index| started(start_coordinator(dir.path(), shape, index, &peers, &options, None, None));
         let coordinators = (0..peers.len().max(1)).map(start).collect::<Vec<_>>();
         let sql_addrs = coordinators.iter().map(Process::address).collect();
         let coordinators = coordinators.into_iter().map(Some).collect();
@@ -166,17 +171,21 @@ impl Cluster {
     /// # Errors
     /// What the process said when it ended instead of getting ready.
     pub fn try_restart(&mut self, member: Member) -> Result<(), String> {
-        let process = match member {
+        let process = self.start_again(member, None)?;
+        *self.slot(member) = Some(process);
+        Ok(())
+    }
+
+    fn start_again(&mut self, member: Member, failpoint: Option<&str>) -> Result<Process, String> {
+        assert!(self.slot(member).is_none(), "only a member that was stopped is started again");
+        match member {
             Member::Coordinator(index) => {
                 let addr = Some(self.sql_addrs[index]);
-                start_coordinator(self.dir.path(), self.shape, index, &self.peers, &self.options, addr)
+                let (shape, peers, options) = (self.shape, &self.peers, &self.options);
+                start_coordinator(self.dir.path(), shape, index, peers, options, addr, failpoint)
             }
-            Member::Node(index) => start_node(self.dir.path(), index, Some(self.node_addrs[index])),
-        }?;
-        let slot = self.slot(member);
-        assert!(slot.is_none(), "only a member that was stopped is started again");
-        *slot = Some(process);
-        Ok(())
+            Member::Node(index) => start_node(self.dir.path(), index, Some(self.node_addrs[index]), failpoint),
+        }
     }
 
     /// A session with whoever leads the group, as soon as somebody does; panics when that takes longer than it may.
@@ -216,6 +225,11 @@ impl Cluster {
     pub fn pause(&mut self, member: Member, paused: bool) {
         let signal = if paused { "-STOP" } else { "-CONT" };
         self.slot(member).as_ref().expect("only a running member is paused").signal(signal);
+    }
+
+    /// A connection string for each coordinator.
+    pub fn configs(&self) -> Vec<tokio_postgres::Config> {
+        (0..self.sql_addrs.len()).map(|coordinator| self.config_of(coordinator)).collect()
     }
 
     /// What the process said on stderr.
@@ -272,7 +286,7 @@ pub fn node_name(index: usize) -> String {
 /// The binary, with nothing of the developer's environment that it would read.
 pub fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_seriatim"));
-    command.env_remove("SERIATIM_SUPERUSER_PASSWORD");
+    command.env_remove("SERIATIM_SUPERUSER_PASSWORD").env_remove(FAILPOINT);
     command
 }
 
@@ -287,8 +301,10 @@ fn start_coordinator(
     peers: &[SocketAddr],
     options: &[String],
     addr: Option<SocketAddr>,
+    failpoint: Option<&str>,
 ) -> Result<Process, String> {
     let mut command = binary();
+    command.envs(failpoint.map(|failpoint| (FAILPOINT, failpoint)));
     command.arg(match shape {
         Shape::Embedded => "embedded",
         Shape::Processes | Shape::Group => "coordinator",
@@ -302,8 +318,9 @@ fn start_coordinator(
     Process::try_start(command, "sql listening on ", &coordinator_dir(dir, index).with_extension("log"))
 }
 
-fn start_node(dir: &Path, index: usize, addr: Option<SocketAddr>) -> Result<Process, String> {
+fn start_node(dir: &Path, index: usize, addr: Option<SocketAddr>, failpoint: Option<&str>) -> Result<Process, String> {
     let mut command = binary();
+    command.envs(failpoint.map(|failpoint| (FAILPOINT, failpoint)));
     command.arg("node").arg("--data-dir").arg(node_dir(dir, index));
     command.args(["--node-addr", &addr_or_any(addr)]);
     Process::try_start(command, "node listening on ", &dir.join(format!("{}.log", node_name(index))))

@@ -85,6 +85,12 @@ impl Process {
         assert!(status.success(), "after SIGTERM: {status}\n{}", self.log_tail());
     }
 
+    /// How it ended, if it has.
+    #[cfg(feature = "failpoints")]
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
     /// The end of stdout is the end of the process.
     pub fn wait(&mut self) -> ExitStatus {
         loop {

@@ -29,7 +29,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use storage::vfs::DirLock;
-use storage::{Log, LogOptions, Lsn, StorageError, Vfs};
+use storage::{Log, LogOptions, Lsn, StorageError, Vfs, failpoint};
 
 /// What a new directory begins with. The same for all members of a group but for `member` and
 /// `incarnation`.
@@ -151,9 +151,11 @@ impl Disk {
             let mut entries = Entries::new(voters, meta.index, meta.term, snapshot.data.clone());
             // Entries behind the snapshot are in the record below: until then none is known to be committed.
             entries.state = HardState { commit: meta.index, ..state.clone() };
+            failpoint::pass("r3");
             self.replace_snapshot(&entries, u64::MAX)?;
         }
         let lsn = self.log.append(&[&record::encode(&state, &persist.entries)])?;
+        failpoint::pass("r1");
         if persist.must_sync && !self.plan.has(Planted::SkipSync) {
             self.log.sync(lsn)?;
         }
@@ -192,6 +194,7 @@ impl Disk {
         }
         let me = (self.member, self.incarnation);
         snapshot::write(self.vfs.as_ref(), &self.dir, me, position, entries)?;
+        failpoint::pass(if covered == u64::MAX { "r4" } else { "c11" });
         self.position = position;
         self.records.drain(..superfluous);
         self.log.truncate_before(position)

@@ -29,6 +29,7 @@ use proto::{ChunkId, CommitMode, CommitSeq, DataNode, Error, NodeName, Reaction,
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use storage::failpoint;
 
 /// How often a session looks whether a lost node is back to tell how a commit ended.
 const RESOLVE_INTERVAL: Duration = Duration::from_millis(50);
@@ -93,7 +94,10 @@ impl<'a> Ending<'a> {
         loop {
             for output in outputs {
                 match output {
-                    Output::Answer(answer) => return answer,
+                    Output::Answer(answer) => {
+                        failpoint::soon("c8");
+                        return answer;
+                    }
                     output => self.perform(output),
                 }
             }
@@ -123,13 +127,19 @@ impl<'a> Ending<'a> {
         match output {
             Output::Prepare(node) => {
                 let link = self.links[&node].clone();
-                self.call(async move { Input::Voted(node, link.prepare(id).await) });
+                self.call(async move {
+                    failpoint::pass("c3");
+                    the_living().await;
+                    failpoint::soon("c4");
+                    Input::Voted(node, link.prepare(id).await)
+                });
             }
             Output::Abort(node) => {
                 let link = self.links[&node].clone();
                 self.call(async move { Input::Aborted(node, link.abort(id).await) });
             }
             Output::Decide => {
+                failpoint::pass("c5");
                 let participants = self.links.keys().cloned().collect();
                 let placed = cluster.decide(self.txn, participants, &self.repeated).map(|(seq, position, catalog)| {
                     self.decided = Some((position, catalog));
@@ -144,13 +154,20 @@ impl<'a> Ending<'a> {
             }
             Output::Sync => {
                 let position = self.decided().0;
-                self.call(async move { Input::Recorded(cluster.log.sync(position).await) });
+                failpoint::pass("c6");
+                self.call(async move {
+                    let recorded = cluster.log.sync(position).await;
+                    failpoint::pass("c7");
+                    Input::Recorded(recorded)
+                });
             }
             Output::Owe(seq) => cluster.owed.lock().owe_commit(id, seq, self.links.keys().cloned()),
             Output::Publish => cluster.catalog.publish(Arc::clone(&self.decided().1)),
             Output::Commit(node, seq, mode) => {
                 let link = self.links[&node].clone();
                 self.call(async move {
+                    the_living().await;
+                    failpoint::soon("c9");
                     let outcome = link.commit(id, seq, mode).await;
                     match mode {
                         CommitMode::Prepared => Input::Told(node, outcome),
@@ -190,6 +207,7 @@ impl<'a> Ending<'a> {
             Output::End => {
                 self.txn.end();
                 if self.decided.is_some() {
+                    failpoint::pass("c10");
                     cluster.finish_commits();
                 }
             }
@@ -207,6 +225,13 @@ impl<'a> Ending<'a> {
 
     fn decided(&self) -> &(Position, Arc<CatalogState>) {
         self.decided.as_ref().expect("the record was appended")
+    }
+}
+
+/// A coordinator that dies at a failpoint sends nothing more.
+async fn the_living() {
+    if failpoint::is_dying() {
+        std::future::pending().await
     }
 }
 

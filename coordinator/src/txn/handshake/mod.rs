@@ -19,6 +19,7 @@ use proto::{ChunkId, ClusterId, CommitMode, DataNode, Error, NodeStatus, Reactio
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
+use storage::failpoint;
 
 /// Chunks removed by one call.
 const DROPS_MAX: usize = 1000;
@@ -105,6 +106,7 @@ impl Cluster {
                 action
             };
             tracing::debug!(node = %name, ?action, "bringing a data node up");
+            failpoint::pass("c12");
             answer = Some(match action {
                 Action::Abort(txn) => {
                     tracing::info!(node = %name, %txn, "aborting a transaction that was not decided");
