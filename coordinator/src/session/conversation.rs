@@ -42,7 +42,10 @@ impl Conversation for Session {
         let started_here = self.block.state == State::Idle;
         self.enter();
         let declared = param_types.iter().map(|oid| PgType::from_oid(*oid)).collect::<Vec<_>>();
+        // What may write has not written yet.
+        let wrote = self.wrote.load(Ordering::Relaxed);
         let prepared = dispatch::prepare(self, &parsed, &declared).await.map_err(|error| parsed.locate(error));
+        self.wrote.store(wrote, Ordering::Relaxed);
         if started_here && prepared.is_ok() {
             // Preparing reads the catalog and changes nothing: the transaction it needed ends with it.
             self.end(Ending::Commit).await?;
@@ -173,9 +176,9 @@ impl Session {
     /// Ends the transaction. Its settings are taken back or kept whatever becomes of its rows.
     pub(super) async fn end(&mut self, ending: Ending) -> Result<()> {
         self.cursors.close_all();
+        let wrote = self.wrote.swap(false, Ordering::Relaxed);
         match ending {
             Ending::Rollback => {
-                self.wrote.store(false, Ordering::Relaxed);
                 self.abandon().await;
                 self.block.end(Ending::Rollback, &mut self.variables);
                 Ok(())
@@ -187,7 +190,7 @@ impl Session {
                         if self.variables.raw("synchronous_commit") == "off" {
                             transaction.set_asynchronous();
                         }
-                        self.commit(transaction).await
+                        self.commit(transaction, wrote).await
                     }
                     Some(None) => Err(Error::internal("a COPY still writes to the transaction that is to commit")),
                     None => Ok(()),
@@ -201,9 +204,8 @@ impl Session {
 
     /// An idempotency key is used up by the first transaction that may write, whether or not it found anything to change:
     /// else it would name the next one, which is another.
-    async fn commit(&mut self, mut transaction: Transaction) -> Result<()> {
+    async fn commit(&mut self, mut transaction: Transaction, wrote: bool) -> Result<()> {
         let key = self.variables.raw(IDEMPOTENCY_KEY).to_owned();
-        let wrote = self.wrote.swap(false, Ordering::Relaxed);
         if key.is_empty() || !wrote {
             return transaction.commit().await.map(drop);
         }
