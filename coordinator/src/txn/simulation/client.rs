@@ -2,10 +2,10 @@
 //! in several blocks, change the catalog, change their mind, read everything.
 
 use super::app::{Happening, Transactions};
+use super::calls::Purpose;
 use super::history::Told;
 use super::ledger::{PARTITIONS, Row, SLICE_US, TABLE, account, batch, chunks_on};
 use super::node::{Reply, Request};
-use super::reign::Purpose;
 use crate::catalog::{CatalogChange, CatalogState, NodeAlteration, Role};
 use crate::ingest::{Site, blocks, route};
 use crate::raft::simulation::world::World;

@@ -16,11 +16,13 @@
 //! others than the first, `SERIATIM_ROUNDS=n` so many times as many.
 
 mod app;
+mod calls;
 mod client;
 mod history;
 mod ledger;
 mod node;
 mod reign;
+mod visits;
 
 use super::planted::{InSimulation, Plan, Planted};
 use crate::raft::simulation::tally::{Event, Tally};
