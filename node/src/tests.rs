@@ -289,6 +289,7 @@ async fn a_fragment_that_is_no_plan_is_an_error() {
     let request = FragmentRequest {
         query: QueryId(1),
         plan: bytes::Bytes::from_static(b"\xff\xff nonsense"),
+        values: bytes::Bytes::new(),
         scans: Vec::new(),
         snapshot: CommitSeq(1),
         txn: None,

@@ -1,7 +1,9 @@
 //! `trait DataNode`: all that a coordinator may ask of a node. Implemented by the node itself (embedded mode) and by
 //! the gRPC client; both must pass the same contract suite.
 
-use crate::{ChunkId, ClusterId, ColumnId, CommitSeq, NodeName, QueryId, Result, SubTxn, TableId, TxnId};
+use crate::{
+    ChunkId, ClusterId, ColumnId, ColumnPredicate, CommitSeq, NodeName, QueryId, Result, SubTxn, TableId, TxnId,
+};
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -95,18 +97,23 @@ pub enum TxnOutcome {
 }
 
 /// The chunks one `ChunkScan` of a fragment reads on this node. `scan` is the leaf's number in the plan.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ScanChunks {
     pub scan: u32,
     pub chunks: Vec<ChunkId>,
+    /// What it may skip of them.
+    pub predicates: Vec<ColumnPredicate>,
 }
 
 /// The part of a plan one node runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FragmentRequest {
     pub query: QueryId,
-    /// A DataFusion physical plan with `ChunkScan` leaves; the same bytes for every node.
+    /// A DataFusion physical plan with `ChunkScan` leaves; the same bytes for every node, and every time a statement of
+    /// this shape is run.
     pub plan: Bytes,
+    /// The constants that differ from run to run, in the engine's encoding; empty when there are none.
+    pub values: Bytes,
     pub scans: Vec<ScanChunks>,
     pub snapshot: CommitSeq,
     /// The reader's own open transaction: its staged rows are visible to it.

@@ -38,7 +38,7 @@ pub use slots::{SLOTS_COUNT, Slot, SlotSet};
 pub use time::{TimeRange, TimeSlicing};
 
 /// Version of the wire between coordinator and node. Both sides must be equal.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 
 /// Largest gRPC message either side accepts. Writers cut their blocks well below it.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;

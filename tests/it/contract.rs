@@ -96,6 +96,7 @@ fn fragment(snapshot: CommitSeq) -> FragmentRequest {
     FragmentRequest {
         query: QueryId(1),
         plan: bytes::Bytes::from_static(b"no plan"),
+        values: bytes::Bytes::new(),
         scans: Vec::new(),
         snapshot,
         txn: None,

@@ -1,7 +1,9 @@
 //! The session as the wire talks to it: parse, prepare, execute, and the ends of transactions.
 
 use super::block::{Ending, State};
-use super::dispatch::{self, Plan};
+use super::dispatch::{self, Plan, Typed};
+use super::parse::Parsed;
+use super::shape::{self, Sighting};
 use super::{Session, parse, write};
 use crate::pg::backend::{
     Conversation, Gathered, Notice, Outcome, OutputColumn, Prepared, Statement, Statements, TransactionStatus,
@@ -25,7 +27,16 @@ impl Conversation for Session {
     }
 
     fn parse(&mut self, sql: &str) -> Result<Vec<Statement>> {
-        let statements = parse::parse(sql)?.into_iter().map(|parsed| Statement {
+        let mut sighting = shape::sight(self, sql);
+        if let Some(sighting) = sighting.take_if(|sighting| sighting.shape().is_some()) {
+            let text = sql.trim().trim_end_matches(';').into();
+            return Ok(vec![Statement { text, interruptible: true, body: Some(Arc::new(sighting)) }]);
+        }
+        let mut parsed = parse::parse(sql)?;
+        if let [only] = &mut parsed[..] {
+            only.sighting = sighting.map(Arc::new);
+        }
+        let statements = parsed.into_iter().map(|parsed| Statement {
             text: parsed.text.as_str().into(),
             interruptible: dispatch::is_interruptible(&parsed.command),
             body: Some(Arc::new(parsed)),
@@ -44,7 +55,13 @@ impl Conversation for Session {
         let declared = param_types.iter().map(|oid| PgType::from_oid(*oid)).collect::<Vec<_>>();
         // What may write has not written yet.
         let wrote = self.wrote.load(Ordering::Relaxed);
-        let prepared = dispatch::prepare(self, &parsed, &declared).await.map_err(|error| parsed.locate(error));
+        let prepared = match self.shared(statement, &parsed).await {
+            Some(shared) => Ok(shared),
+            None => {
+                let parsed = parsed_anew(statement, &parsed)?;
+                dispatch::prepare(self, &parsed, &declared).await.map_err(|error| parsed.locate(error))
+            }
+        };
         self.wrote.store(wrote, Ordering::Relaxed);
         if started_here && prepared.is_ok() {
             // Preparing reads the catalog and changes nothing: the transaction it needed ends with it.
@@ -163,11 +180,42 @@ impl Conversation for Session {
     }
 }
 
-fn parsed_of(statement: &Statement) -> Option<Arc<parse::Parsed>> {
-    statement.body.clone().and_then(|body| body.downcast::<parse::Parsed>().ok())
+/// A statement as it was parsed; of one whose plan is shared, the one it was made of.
+pub(super) fn parsed_of(statement: &Statement) -> Option<Arc<Parsed>> {
+    match statement.body.clone()?.downcast::<Parsed>() {
+        Ok(parsed) => Some(parsed),
+        Err(body) => body.downcast_ref::<Sighting>()?.shape().map(|shape| shape.parsed.clone()),
+    }
+}
+
+/// The statement itself, not the one its plan was made of.
+fn parsed_anew(statement: &Statement, parsed: &Arc<Parsed>) -> Result<Arc<Parsed>> {
+    match statement.body.as_ref().is_some_and(|body| body.is::<Sighting>()) {
+        false => Ok(parsed.clone()),
+        true => {
+            let parsed = parse::parse(&statement.text)?.pop();
+            parsed.map(Arc::new).ok_or_else(|| Error::internal("a statement that was read once is none any more"))
+        }
+    }
 }
 
 impl Session {
+    /// The plan that statements of this shape share, with the values of this one.
+    async fn shared(&mut self, statement: &Statement, parsed: &Parsed) -> Option<Typed> {
+        let body = statement.body.as_ref()?;
+        let sighting = body.downcast_ref::<Sighting>().or(parsed.sighting.as_deref())?;
+        let shape = match sighting.shape() {
+            Some(shape) => shape.clone(),
+            None => sighting.learn(self, parsed).await?,
+        };
+        if !sighting.is_valid(self, &shape).await {
+            return None;
+        }
+        let values = sighting.values(&shape, &self.time_context())?;
+        let columns = Some(shape.columns.to_vec());
+        Some(Typed { params: Vec::new(), columns, plan: Plan::Shared(shape.plan.clone(), values) })
+    }
+
     /// A transaction begins, unless there is one.
     pub(super) fn enter(&mut self) {
         self.block.enter(&self.variables, self.front.clock.now_us());

@@ -13,6 +13,8 @@ use std::sync::Arc;
 /// What preparing a statement found out, kept for its execution.
 pub(super) enum Plan {
     Query(Arc<QueryPlan>),
+    /// One that is shared, and the values of its parameters.
+    Shared(Arc<QueryPlan>, Arc<[ScalarValue]>),
     Write(Arc<write::WritePlan>),
     /// Nothing worth keeping.
     Utility,
@@ -70,6 +72,7 @@ pub(super) async fn execute(
 ) -> Result<Outcome> {
     match (&parsed.command, plan) {
         (_, Some(Plan::Query(plan))) => query::run(session, plan, &params, prepared.columns.clone()).await,
+        (_, Some(Plan::Shared(plan, values))) => query::run(session, plan, values, prepared.columns.clone()).await,
         (Command::Sql(statement), Some(Plan::Write(plan))) => write::run(session, statement, plan, &params).await,
         (Command::Sql(statement), _) => execute_sql(session, statement).await,
         (Command::ServerUsage { grant, servers, grantees }, _) => {

@@ -2,6 +2,7 @@
 
 use super::block::Block;
 use super::cursor::Cursors;
+use super::shape::Shapes;
 use super::{Session, Variables};
 use crate::catalog::{CatalogChange, RoleAlteration};
 use crate::jobs::{Histories, Scheduler};
@@ -35,6 +36,7 @@ pub struct FrontOptions {
 pub(crate) struct Shared {
     pub(super) cluster: Arc<Cluster>,
     pub(super) engine: Engine,
+    pub(super) shapes: Shapes,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) rng: Arc<dyn Rng>,
     pub(super) options: FrontOptions,
@@ -91,6 +93,7 @@ impl Front {
             shared: Arc::new(Shared {
                 cluster,
                 engine,
+                shapes: Shapes::default(),
                 clock,
                 rng,
                 options,

@@ -23,6 +23,7 @@ mod parse;
 mod query;
 mod relations;
 mod savepoint;
+mod shape;
 mod system;
 #[cfg(test)]
 mod tests;

@@ -68,24 +68,53 @@ pub(super) async fn prepare_with(
     declared: &[Option<PgType>],
     own: &Own,
 ) -> Result<QueryPlan> {
+    prepared(session, statement, declared, own).await.map(|(plan, _)| plan)
+}
+
+/// A plan that does not depend on who asks, of a query with parameters whose types are not told. `None` for catalog
+/// queries, and for those that name the session.
+pub(super) async fn prepare_shared(session: &mut Session, statement: &Statement) -> Option<QueryPlan> {
+    let (plan, names_session) = prepared(session, statement, &[], &Own::default()).await.ok()?;
+    match plan {
+        QueryPlan::Engine { prepared, columns } if !names_session => {
+            Some(QueryPlan::Engine { prepared: prepared.shared(), columns })
+        }
+        _ => None,
+    }
+}
+
+/// Whether a plan's relations are what they were when it was made.
+pub(super) async fn is_current(session: &mut Session, catalog: &Arc<CatalogState>, plan: &QueryPlan) -> bool {
+    let QueryPlan::Engine { prepared, .. } = plan else { return false };
+    let context = context(session, catalog, &Own::default()).await;
+    context.is_ok_and(|(context, _)| prepared.is_current(&context))
+}
+
+/// Also: whether anything of it was replaced by what it is in this session.
+async fn prepared(
+    session: &mut Session,
+    statement: &Statement,
+    declared: &[Option<PgType>],
+    own: &Own,
+) -> Result<(QueryPlan, bool)> {
     let catalog = session.catalog().await;
     if own.is_empty() && is_catalog_query(session, &catalog, statement) {
         let declared = declared.iter().map(|ty| ty.clone().unwrap_or(PgType::Unknown)).collect::<Vec<_>>();
         let description = pgcatalog::describe(statement, &timescale::Known, &declared)?;
         let params = description.params;
         let columns = description.columns.into_iter().map(|(name, ty)| OutputColumn::computed(name, ty)).collect();
-        return Ok(QueryPlan::Catalog { statement: Box::new(statement.clone()), params, columns });
+        return Ok((QueryPlan::Catalog { statement: Box::new(statement.clone()), params, columns }, true));
     }
     let (context, relations) = context(session, &catalog, own).await?;
-    let mut statement = statement.clone();
+    let mut folded = statement.clone();
     let mut declared = declared.to_vec();
-    type_parameters(session, &catalog, own, &statement, &mut declared);
+    type_parameters(session, &catalog, own, &folded, &mut declared);
     let system = System::new(session, catalog.clone());
-    pgcatalog::fold_constant_calls(&mut statement, &system)?;
-    let prepared = session.front.engine.prepare(&statement, &declared, &context)?;
+    pgcatalog::fold_constant_calls(&mut folded, &system)?;
+    let prepared = session.front.engine.prepare(&folded, &declared, &context)?;
     relations.check_readable(session.current_user())?;
     let columns = prepared.columns().iter().map(|column| output_column(&catalog, column)).collect();
-    Ok(QueryPlan::Engine { prepared, columns })
+    Ok((QueryPlan::Engine { prepared, columns }, folded != *statement))
 }
 
 /// `$1::int` says that the parameter is an integer, `column = ANY ($1)` that it is an array of the column's type; the

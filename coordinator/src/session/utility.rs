@@ -2,6 +2,7 @@
 
 use super::Session;
 use super::block::{Ending, Isolation, State};
+use super::conversation::parsed_of;
 use super::dispatch::{self, Plan, done};
 use super::parse::{Command, Parsed, fold};
 use super::query::{rows_of, text_rows};
@@ -286,7 +287,7 @@ pub(super) async fn prepare(session: &mut Session, statement: &Statement) -> Res
     let types = data_types.iter().map(|ty| super::define::column_type(ty).map(|ty| ty.oid()));
     let types = types.collect::<Result<Vec<_>>>()?;
     let text = statement.to_string();
-    let parsed = Parsed { command: Command::Sql((**statement).clone()), text, offset: 0 };
+    let parsed = Parsed { command: Command::Sql((**statement).clone()), text, offset: 0, sighting: None };
     let wire = WireStatement {
         text: parsed.text.as_str().into(),
         interruptible: dispatch::is_interruptible(&parsed.command),
@@ -318,7 +319,7 @@ pub(super) async fn execute(session: &mut Session, statement: &Statement) -> Res
         return Err(Error::new(SqlState::SYNTAX_ERROR, message).detail(detail));
     }
     let values = constants(session, parameters, &prepared.params).await?;
-    let Some(parsed) = prepared.statement.body.clone().and_then(|body| body.downcast::<Parsed>().ok()) else {
+    let Some(parsed) = parsed_of(&prepared.statement) else {
         return Err(Error::internal("a prepared statement keeps its text"));
     };
     let plan = prepared.body.clone();

@@ -2,12 +2,13 @@
 //! chunks, so that one large chunk does not hold up the others.
 
 use super::error::hide;
+use super::parameter;
 use super::scan::{ChunkScan, scan_properties};
 use super::store::{ChunkRequest, ChunkRows, ChunkStore, ScanColumn};
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::Result;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::execution_plan::ReplaceChildrenOptions;
@@ -33,26 +34,26 @@ const VISIT_TIME: Duration = Duration::from_millis(3);
 /// A scan for addresses may wait for a chunk that is being sealed.
 const ADDRESSES: [ColumnId; 3] = [ColumnId::CHUNK, ColumnId::PART, ColumnId::ROW];
 
-/// Puts the request's chunks under the plan's scans.
+/// A plan of the request's own: its chunks under the scans, its values in the place of parameters.
 ///
 /// # Errors
 /// `PROTOCOL_VIOLATION` when the plan has a scan for which the request names no chunks.
 pub(super) fn bind(
-    plan: Arc<dyn ExecutionPlan>,
+    plan: &Arc<dyn ExecutionPlan>,
     request: &FragmentRequest,
     store: &Arc<dyn ChunkStore>,
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
-    let bound = plan.transform_up(|node| {
-        let Some(scan) = node.downcast_ref::<ChunkScan>() else { return Ok(Transformed::no(node)) };
+    let values = parameter::decode(&request.values)?;
+    parameter::instance(plan, &values, &mut |leaf| {
+        let Some(scan) = leaf.downcast_ref::<ChunkScan>() else { return Ok(None) };
         let Some(chunks) = request.scans.iter().find(|chunks| chunks.scan == scan.scan) else {
             let message = format!("fragment without chunks for scan {}", scan.scan);
             return Err(hide(Error::new(SqlState::PROTOCOL_VIOLATION, message)));
         };
         let bound = BoundScan::new(scan, chunks, request, Arc::clone(store), Arc::clone(clock))?;
-        Ok(Transformed::yes(Arc::new(bound) as Arc<dyn ExecutionPlan>))
-    })?;
-    Ok(bound.data)
+        Ok(Some(Arc::new(bound) as Arc<dyn ExecutionPlan>))
+    })
 }
 
 struct BoundScan {
@@ -87,7 +88,7 @@ impl BoundScan {
         Ok(BoundScan {
             store,
             columns,
-            predicates: scan.predicates.clone(),
+            predicates: chunks.predicates.clone(),
             latest: scan.latest.clone(),
             limit: scan.limit,
             clock,

@@ -1,20 +1,25 @@
-//! A fragment's plan as bytes. DataFusion encodes its own operators; this file adds `ChunkScan`. Functions travel by
+//! A fragment's plan as bytes. DataFusion encodes its own operators; this file adds `ChunkScan` and `Slot`. Functions travel by
 //! name: every process of a cluster runs the same build.
 //!
 //! `ChunkScan` on the wire: `u32` length (little-endian) of a JSON header, the header, then an Arrow IPC body with one
 //! row, whose fields are the scan's (made nullable) and whose values are the columns' `missing` values.
 
 use super::error::{hide, reveal};
+use super::parameter::Slot;
 use super::scan::{ChunkScan, ScannedColumn};
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use bytes::Bytes;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::execution::TaskContext;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr_common::physical_expr::{
+    proto_decode::PhysicalExprDecodeCtx, proto_encode::PhysicalExprEncodeCtx,
+};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion_proto::physical_plan::{AsExecutionPlan, PhysicalExtensionCodec, PhysicalProtoConverterExtension};
 use datafusion_proto::protobuf::PhysicalPlanNode;
-use proto::{ColumnId, ColumnPredicate, Error, Latest, ipc};
+use proto::{ColumnId, Error, Latest, ipc};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -43,7 +48,6 @@ struct ScanCodec;
 struct Header {
     scan: u32,
     columns: Vec<Column>,
-    predicates: Vec<ColumnPredicate>,
     limit: Option<usize>,
     latest: Option<Latest>,
     partitions: usize,
@@ -74,7 +78,6 @@ impl PhysicalExtensionCodec for ScanCodec {
         let header = Header {
             scan: scan.scan,
             columns: columns.map(|(c, field)| Column { id: c.id, nullable: field.is_nullable() }).collect(),
-            predicates: scan.predicates.clone(),
             limit: scan.limit,
             latest: scan.latest.clone(),
             partitions: scan.partitions(),
@@ -110,8 +113,29 @@ impl PhysicalExtensionCodec for ScanCodec {
             columns.push(ScannedColumn { id: column.id, missing: ScalarValue::try_from_array(row.column(index), 0)? });
         }
         let schema = Arc::new(Schema::new(fields));
-        let Header { scan, predicates, limit, latest, partitions, .. } = header;
-        let scan = ChunkScan::new(scan, schema, columns, predicates, limit, partitions, None);
+        let Header { scan, limit, latest, partitions, .. } = header;
+        let scan = ChunkScan::new(scan, schema, columns, Vec::new(), limit, partitions, None);
         Ok(Arc::new(scan.with_latest(latest)))
+    }
+
+    fn try_encode_expr(
+        &self,
+        expr: &Arc<dyn PhysicalExpr>,
+        buffer: &mut Vec<u8>,
+        _: &PhysicalExprEncodeCtx<'_>,
+    ) -> Result<()> {
+        let slot = expr.downcast_ref::<Slot>();
+        let slot = slot.ok_or_else(|| hide(Error::unsupported(format!("sending {expr} to a data node"))))?;
+        buffer.extend_from_slice(&slot.encode()?);
+        Ok(())
+    }
+
+    fn try_decode_expr(
+        &self,
+        buffer: &[u8],
+        _: &[Arc<dyn PhysicalExpr>],
+        _: &PhysicalExprDecodeCtx<'_>,
+    ) -> Result<Arc<dyn PhysicalExpr>> {
+        Slot::decode(buffer)
     }
 }

@@ -2,23 +2,26 @@
 
 use super::context::{QueryContext, Relation, RelationName, Scope};
 use super::error::reveal;
-use super::execute::{EngineOptions, PARTITIONS_MAX, runtime};
+use super::execute::{EngineOptions, PARTITIONS_MAX, runtime, task};
 use super::explain::{self, Analyzed};
 use super::fragment::fragment;
 use super::latest;
+use super::marks::{self, Marks};
 use super::prepare::Planner;
 use super::stack::{roomy, roomy_future};
 use super::target::narrowed;
-use crate::semantics::session_state;
+use super::template::{Template, Templates};
+use crate::semantics::{config, session_state};
 use crate::{PgType, TableDef};
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Field, FieldRef};
+use arrow::datatypes::{Field, FieldRef, SchemaRef};
 use datafusion::common::{Column, ScalarValue, TableReference};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SessionState, TaskContext};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::prelude::SessionConfig;
 use datafusion::sql::sqlparser::ast::Statement;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
@@ -45,7 +48,11 @@ pub struct Prepared {
     plan: LogicalPlan,
     params: Vec<PgType>,
     columns: Vec<OutputColumn>,
-    scope: Arc<Scope>,
+    /// The relations it was prepared with.
+    used: Vec<(RelationName, Used)>,
+    /// What it looked up, for a run in the same breath.
+    fresh: Option<Arc<Scope>>,
+    templates: Templates,
 }
 
 impl Prepared {
@@ -56,6 +63,16 @@ impl Prepared {
 
     pub fn columns(&self) -> &[OutputColumn] {
         &self.columns
+    }
+
+    /// Whether its relations are what they were when it was prepared.
+    pub fn is_current(&self, context: &QueryContext) -> bool {
+        unchanged(self, &Scope::new(context))
+    }
+
+    /// For whoever runs it again and again, and from other sessions: it keeps nothing of the one that prepared it.
+    pub fn shared(self) -> Prepared {
+        Prepared { fresh: None, templates: Templates::expected(), ..self }
     }
 }
 
@@ -110,7 +127,9 @@ impl Engine {
             let planned = Planner::new(&state, &scope).plan(statement.clone(), param_types)?;
             let columns = output_columns(&state, &planned.plan, &scope)?;
             let (statement, params) = (statement.clone(), planned.params);
-            Ok(Prepared { statement, plan: planned.plan, params, columns, scope: Arc::clone(&scope) })
+            let (used, templates) = (scope.used().into_iter().map(used).collect(), Templates::default());
+            let fresh = Some(Arc::clone(&scope));
+            Ok(Prepared { statement, plan: planned.plan, params, columns, used, fresh, templates })
         })
     }
 
@@ -124,7 +143,10 @@ impl Engine {
         params: &[ScalarValue],
         context: &QueryContext,
     ) -> Result<QueryResult> {
-        let planned = roomy_future(self.plan(prepared, params, context)).await?;
+        let planned = match self.planned_before(prepared, params, context)? {
+            Some(planned) => planned,
+            None => roomy_future(self.plan(prepared, params, context)).await?,
+        };
         let stream = execute_stream(planned.plan, planned.task).map_err(reveal)?;
         Ok(QueryResult { columns: prepared.columns.clone(), stream: stream.map_err(reveal).boxed() })
     }
@@ -157,10 +179,31 @@ impl Engine {
         Ok(explain::lines(planned.plan.as_ref(), analyzed.as_ref(), verbose))
     }
 
+    /// The plan of a former run with this run's constants, if there is one that fits.
+    fn planned_before(
+        &self,
+        prepared: &Prepared,
+        params: &[ScalarValue],
+        context: &QueryContext,
+    ) -> Result<Option<Planned>> {
+        if prepared.templates.is_empty() {
+            return Ok(None);
+        }
+        let scope = Arc::new(scope_for(prepared, context));
+        let params = typed(prepared, params)?;
+        let Some((template, values)) = prepared.templates.find(&params, &scope) else { return Ok(None) };
+        if !unchanged(prepared, &scope) {
+            return Ok(None);
+        }
+        let config = configured(config(&context.settings), &scope);
+        let plan = template.instance(&values, &scope, config.options()).map_err(reveal)?;
+        Ok(plan.map(|plan| Planned { plan, task: task(config, &self.runtime) }))
+    }
+
     async fn plan(&self, prepared: &Prepared, params: &[ScalarValue], context: &QueryContext) -> Result<Planned> {
         let scope = Arc::new(scope_for(prepared, context));
         let mut state = state(&scope);
-        if prepared.scope.used().iter().any(|(_, relation)| matches!(relation, Relation::Changed { .. })) {
+        if prepared.used.iter().any(|(_, used)| matches!(used, Used::Changed(_))) {
             // RETURNING gives rows in the order in which they were changed.
             let options = state.config_mut().options_mut();
             options.optimizer.enable_round_robin_repartition = false;
@@ -170,14 +213,33 @@ impl Engine {
             true => prepared.plan.clone(),
             false => self.planned_anew(prepared, &state, &scope)?,
         };
-        let logical = with_values(logical, &prepared.params, params)?;
-        let logical = narrowed(logical, &scope).map_err(reveal)?;
-        let plan = state.create_physical_plan(&logical).await.map_err(reveal)?;
+        let params = typed(prepared, params)?;
+        let marked = match prepared.templates.is_wanted() {
+            true => marked(&logical, &params, &state, &scope)?,
+            false => None,
+        };
+        let (plan, marks) = match marked {
+            Some((analyzed, marks)) => {
+                // Analyzed once is enough, and twice would change it: what it made of casts are constants now.
+                let analyzed = filled_in(analyzed, params)?;
+                let optimized = state.optimizer().optimize(analyzed, &state, |_, _| {}).map_err(reveal)?;
+                (state.query_planner().create_physical_plan(&optimized, &state).await.map_err(reveal)?, Some(marks))
+            }
+            None => {
+                let logical = narrowed(filled_in(logical, params)?, &scope).map_err(reveal)?;
+                (state.create_physical_plan(&logical).await.map_err(reveal)?, None)
+            }
+        };
         let push_down = context.settings.push_down;
         let plan = if push_down { latest::mark(plan).map_err(reveal)? } else { plan };
+        let task = task(state.config().clone(), &self.runtime);
+        if let Some(marks) = marks
+            && let Some(template) = Template::new(Arc::clone(&plan), marks, &context.settings)
+        {
+            prepared.templates.keep(Arc::new(template));
+        }
         let plan = fragment(plan, push_down, state.config_options()).map_err(reveal)?;
-        let task = TaskContext::from(&state).with_runtime(Arc::clone(&self.runtime));
-        Ok(Planned { plan, task: Arc::new(task) })
+        Ok(Planned { plan, task })
     }
 
     fn planned_anew(&self, prepared: &Prepared, state: &SessionState, scope: &Scope) -> Result<LogicalPlan> {
@@ -201,9 +263,14 @@ struct Planned {
 
 /// DataFusion under the statement's settings. What the cut relies on is set here, whatever `semantics` chose.
 fn state(scope: &Arc<Scope>) -> SessionState {
+    let mut state = session_state(&scope.context.settings);
+    let config = state.config().clone();
+    *state.config_mut() = configured(config, scope);
+    state
+}
+
+fn configured(mut config: SessionConfig, scope: &Arc<Scope>) -> SessionConfig {
     let settings = &scope.context.settings;
-    let mut state = session_state(settings);
-    let config = state.config_mut();
     config.set_extension(Arc::clone(scope));
     let options = config.options_mut();
     // At least two, or there would be no exchanges to cut at.
@@ -214,44 +281,83 @@ fn state(scope: &Arc<Scope>) -> SessionState {
     options.optimizer.enable_topk_dynamic_filter_pushdown = false;
     options.optimizer.enable_join_dynamic_filter_pushdown = false;
     options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
-    state
+    config
+}
+
+/// Marks the plan's exchangeable constants, if it is one that can be used again.
+fn marked(
+    plan: &LogicalPlan,
+    params: &[ScalarValue],
+    state: &SessionState,
+    scope: &Scope,
+) -> Result<Option<(LogicalPlan, Marks)>> {
+    if marks::names_a_day(plan).map_err(reveal)? {
+        return Ok(None);
+    }
+    let analyzed = state.analyzer().execute_and_check(plan.clone(), state.config_options(), |_, _| {});
+    marks::mark(analyzed.map_err(reveal)?, params, scope).map_err(reveal)
+}
+
+fn filled_in(plan: LogicalPlan, params: Vec<ScalarValue>) -> Result<LogicalPlan> {
+    match params.is_empty() {
+        true => Ok(plan),
+        false => plan.with_param_values(params).map_err(reveal),
+    }
 }
 
 /// A statement that is run as it was prepared keeps what it looked up; a later run looks again.
 fn scope_for(prepared: &Prepared, context: &QueryContext) -> Scope {
-    let before = &prepared.scope.context;
-    match (before.query, before.snapshot) == (context.query, context.snapshot) {
-        true => prepared.scope.continued(context),
-        false => Scope::new(context),
+    let same = |fresh: &&Arc<Scope>| (fresh.context.query, fresh.context.snapshot) == (context.query, context.snapshot);
+    match prepared.fresh.as_ref().filter(same) {
+        Some(fresh) => fresh.continued(context),
+        None => Scope::new(context),
     }
+}
+
+/// What of a relation a plan depends on.
+enum Used {
+    Table(Arc<TableDef>),
+    Target(Arc<TableDef>),
+    Changed(SchemaRef),
+    View(String),
+    Rows(SchemaRef),
+}
+
+fn used((name, relation): (RelationName, Relation)) -> (RelationName, Used) {
+    let used = match relation {
+        Relation::Table { def, .. } => Used::Table(def),
+        Relation::Target { def, .. } => Used::Target(def),
+        Relation::Changed { schema, .. } => Used::Changed(schema),
+        Relation::View { sql } => Used::View(sql),
+        Relation::Rows(rows) => Used::Rows(rows.schema()),
+    };
+    (name, used)
 }
 
 fn unchanged(prepared: &Prepared, scope: &Scope) -> bool {
     let same_table =
         |a: &Arc<TableDef>, b: &Arc<TableDef>| Arc::ptr_eq(a, b) || (a.id == b.id && a.columns == b.columns);
-    let same = |(name, before): (RelationName, Relation)| match (before, scope.relation(&name)) {
-        (Relation::Table { def: a, .. }, Some(Relation::Table { def: b, .. })) => same_table(&a, &b),
-        (Relation::Target { def: a, .. }, Some(Relation::Target { def: b, .. })) => same_table(&a, &b),
-        (Relation::Changed { schema: a, .. }, Some(Relation::Changed { schema: b, .. })) => a == b,
-        (Relation::View { sql: a }, Some(Relation::View { sql: b })) => a == b,
-        (Relation::Rows(a), Some(Relation::Rows(b))) => a.schema() == b.schema(),
+    let same = |(name, before): &(RelationName, Used)| match (before, scope.relation(name)) {
+        (Used::Table(a), Some(Relation::Table { def: b, .. })) => same_table(a, &b),
+        (Used::Target(a), Some(Relation::Target { def: b, .. })) => same_table(a, &b),
+        (Used::Changed(a), Some(Relation::Changed { schema: b, .. })) => *a == b,
+        (Used::View(a), Some(Relation::View { sql: b })) => *a == b,
+        (Used::Rows(a), Some(Relation::Rows(b))) => *a == b.schema(),
         _ => false,
     };
-    prepared.scope.used().into_iter().all(same)
+    prepared.used.iter().all(same)
 }
 
-fn with_values(plan: LogicalPlan, types: &[PgType], values: &[ScalarValue]) -> Result<LogicalPlan> {
+/// Parameters in the types the statement gave them.
+fn typed(prepared: &Prepared, values: &[ScalarValue]) -> Result<Vec<ScalarValue>> {
+    let types = &prepared.params;
     if values.len() != types.len() {
         let message =
             format!("bind message supplies {} parameters, but the statement requires {}", values.len(), types.len());
         return Err(Error::new(SqlState::PROTOCOL_VIOLATION, message));
     }
-    if types.is_empty() {
-        return Ok(plan);
-    }
     let typed = values.iter().zip(types).map(|(value, ty)| value.cast_to(&ty.arrow()));
-    let typed = typed.collect::<datafusion::common::Result<Vec<_>>>().map_err(reveal)?;
-    plan.with_param_values(typed).map_err(reveal)
+    typed.collect::<datafusion::common::Result<Vec<_>>>().map_err(reveal)
 }
 
 /// The schema after type coercion, which is the one the rows will have.
@@ -293,4 +399,10 @@ pub(super) async fn physical_plan(
     context: &QueryContext,
 ) -> Arc<dyn ExecutionPlan> {
     engine.plan(prepared, &[], context).await.expect("a test's statement can be planned").plan
+}
+
+/// How many templates a statement has.
+#[cfg(test)]
+pub(super) fn templates_count(prepared: &Prepared) -> usize {
+    prepared.templates.count()
 }

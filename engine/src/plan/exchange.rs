@@ -19,26 +19,28 @@ use datafusion::physical_plan::{
 };
 use futures::StreamExt;
 use parking_lot::Mutex;
-use proto::{Error, FragmentMessage, FragmentRequest, NodeName, Reaction, ScanChunks, SqlState};
+use proto::{ColumnPredicate, Error, FragmentMessage, FragmentRequest, NodeName, Reaction, ScanChunks, SqlState};
 use std::fmt;
 use std::sync::Arc;
 
 /// Batches of one node that may wait for their consumer.
 const BATCHES_AHEAD: usize = 4;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Fragment {
     /// Counts from 1 within its plan.
     pub number: u32,
     pub plan: Arc<dyn ExecutionPlan>,
     pub bytes: Bytes,
+    /// Of the plan's parameters.
+    pub values: Bytes,
     pub parts: Vec<NodePart>,
     /// Why the operator above was not shipped too; empty when there is none.
     pub why: String,
 }
 
 /// What one node reads for a fragment.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct NodePart {
     pub node: NodeName,
     pub scans: Vec<ScanChunks>,
@@ -61,6 +63,17 @@ impl RemoteExec {
         RemoteExec { fragment, answers, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() }
     }
 
+    /// For another run: with other values, and what scans may skip then.
+    pub fn again(&self, values: &Bytes, predicates: &dyn Fn(u32) -> Vec<ColumnPredicate>) -> RemoteExec {
+        let mut fragment = Fragment { values: values.clone(), ..self.fragment.clone() };
+        for scan in fragment.parts.iter_mut().flat_map(|part| &mut part.scans) {
+            scan.predicates = predicates(scan.scan);
+        }
+        let answers = Arc::new(Mutex::new(vec![None; fragment.parts.len()]));
+        let (properties, metrics) = (Arc::clone(&self.properties), ExecutionPlanMetricsSet::new());
+        RemoteExec { fragment, answers, properties, metrics }
+    }
+
     /// The metrics of one node's run, once it has ended.
     pub fn answer(&self, part: usize) -> Option<FragmentMetrics> {
         self.answers.lock()[part].clone()
@@ -71,6 +84,7 @@ impl RemoteExec {
         FragmentRequest {
             query: context.query,
             plan: self.fragment.bytes.clone(),
+            values: self.fragment.values.clone(),
             scans: part.scans.clone(),
             snapshot: context.snapshot,
             txn: context.txn,

@@ -3,19 +3,25 @@
 use super::bind::bind;
 use super::codec;
 use super::error::reveal;
+use super::marks::is_lasting;
 use super::metrics::FragmentMetrics;
 use super::store::ChunkStore;
 use crate::Settings;
-use crate::semantics::session_state;
+use crate::semantics::{config, session_state};
 use arrow::array::{Array, RecordBatch};
+use bytes::Bytes;
 use datafusion::execution::TaskContext;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
-use datafusion::physical_plan::execute_stream;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::prelude::SessionConfig;
 use futures::StreamExt;
 use futures::stream;
+use lru::LruCache;
+use parking_lot::Mutex;
 use proto::{Clock, FragmentMessage, FragmentRequest, FragmentStream};
+use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -23,6 +29,9 @@ use std::sync::Arc;
 const BATCH_BYTES_MAX: usize = 8 << 20;
 /// How many of the largest memory users an out-of-memory error names.
 const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::new(3).expect("three is not zero");
+/// Plans kept as they were decoded, and the largest of them.
+const DECODED_MAX: NonZeroUsize = NonZeroUsize::new(256).expect("it is not zero");
+const DECODED_BYTES_MAX: usize = 64 << 10;
 /// No process plans or runs wider than this, whatever it is asked.
 pub(super) const PARTITIONS_MAX: usize = 64;
 
@@ -52,11 +61,15 @@ pub struct Executor {
     store: Arc<dyn ChunkStore>,
     clock: Arc<dyn Clock>,
     runtime: Arc<RuntimeEnv>,
+    /// By bytes and by the settings that functions take from their session.
+    decoded: Mutex<LruCache<(Bytes, String, u32), Plan>>,
 }
+
+type Plan = Arc<dyn ExecutionPlan>;
 
 impl Executor {
     pub fn new(store: Arc<dyn ChunkStore>, clock: Arc<dyn Clock>, options: &EngineOptions) -> Executor {
-        Executor { store, clock, runtime: runtime(options) }
+        Executor { store, clock, runtime: runtime(options), decoded: Mutex::new(LruCache::new(DECODED_MAX)) }
     }
 
     /// Starts a fragment. The work happens where the stream is polled, and on that runtime's threads; dropping the
@@ -66,9 +79,9 @@ impl Executor {
     /// When the plan cannot be decoded or does not fit the request. Later errors come out of the stream.
     pub fn start(&self, request: &FragmentRequest) -> proto::Result<FragmentStream> {
         let started = self.clock.elapsed();
-        let context = self.context(request);
-        let plan = codec::decode(&request.plan, &context)?;
-        let plan = bind(plan, request, &self.store, &self.clock).map_err(reveal)?;
+        let context = task(config(&settings_of(request)), &self.runtime);
+        let plan = self.decoded(request)?;
+        let plan = bind(&plan, request, &self.store, &self.clock).map_err(reveal)?;
         let batches = execute_stream(Arc::clone(&plan), context).map_err(reveal)?;
         let batches = batches.flat_map(|batch| match batch {
             Ok(batch) => {
@@ -84,16 +97,41 @@ impl Executor {
         Ok(batches.chain(metrics).boxed())
     }
 
-    fn context(&self, request: &FragmentRequest) -> Arc<TaskContext> {
-        let settings = Settings {
-            time_zone: request.time_zone.clone(),
-            now_us: request.now_us,
-            partitions: (request.partitions as usize).clamp(1, PARTITIONS_MAX),
-            ..Settings::default()
+    /// Statements come again, and decoding their plan costs as much as running it. What is kept was never executed.
+    fn decoded(&self, request: &FragmentRequest) -> proto::Result<Plan> {
+        let decode = || {
+            let context = TaskContext::from(&session_state(&settings_of(request)));
+            codec::decode(&request.plan, &context)
         };
-        let context = TaskContext::from(&session_state(&settings));
-        Arc::new(context.with_runtime(Arc::clone(&self.runtime)))
+        if request.plan.len() > DECODED_BYTES_MAX {
+            return decode();
+        }
+        let key = (request.plan.clone(), request.time_zone.clone(), request.partitions);
+        if let Some(plan) = self.decoded.lock().get(&key) {
+            return Ok(Arc::clone(plan));
+        }
+        let plan = decode()?;
+        if is_lasting(&plan) {
+            self.decoded.lock().put(key, Arc::clone(&plan));
+        }
+        Ok(plan)
     }
+}
+
+fn settings_of(request: &FragmentRequest) -> Settings {
+    Settings {
+        time_zone: request.time_zone.clone(),
+        now_us: request.now_us,
+        partitions: (request.partitions as usize).clamp(1, PARTITIONS_MAX),
+        ..Settings::default()
+    }
+}
+
+/// What operators ask for while they run. Finished plans hold their functions: none is looked up by its name any more.
+pub(super) fn task(config: SessionConfig, runtime: &Arc<RuntimeEnv>) -> Arc<TaskContext> {
+    let (scalar, higher) = (HashMap::new(), HashMap::new());
+    let (aggregate, window) = (HashMap::new(), HashMap::new());
+    Arc::new(TaskContext::new(None, String::new(), config, scalar, higher, aggregate, window, Arc::clone(runtime)))
 }
 
 /// Pieces that fit into a message each. A single row is never cut.

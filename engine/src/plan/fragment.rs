@@ -7,6 +7,7 @@
 
 use super::codec;
 use super::exchange::{Fragment, NodePart, RemoteExec};
+use super::parameter;
 use super::scan::ChunkScan;
 use super::shards::{Shards, home};
 use datafusion::common::Result;
@@ -89,7 +90,7 @@ fn whole(plan: &Plan) -> Option<Shards> {
 }
 
 /// Operators whose encoding keeps their meaning. `ChunkScan` is ours.
-fn can_travel(name: &str) -> bool {
+pub(super) fn can_travel(name: &str) -> bool {
     // A sort with a limit calls itself `SortExec(TopK)`.
     matches!(
         name.split('(').next().unwrap_or(name),
@@ -237,9 +238,10 @@ impl Cutter {
             }
             Ok(TreeNodeRecursion::Continue)
         })?;
-        let bytes = codec::encode(&plan).map_err(super::error::hide)?;
+        let bytes = codec::encode(&parameter::with_slots(&plan)?).map_err(super::error::hide)?;
+        let values = parameter::encode(&parameter::values_in(&plan)?)?;
         self.fragments += 1;
-        let fragment = Fragment { number: self.fragments, plan, bytes, parts, why: why.to_owned() };
+        let fragment = Fragment { number: self.fragments, plan, bytes, values, parts, why: why.to_owned() };
         Ok(Arc::new(RemoteExec::new(fragment)))
     }
 }
@@ -252,7 +254,8 @@ fn ordered_inputs(plan: &Plan) -> Vec<bool> {
 
 fn chunks_on(scan: &ChunkScan, node: &NodeName) -> ScanChunks {
     let chunks = scan.source.iter().flat_map(|source| &source.chunks);
-    ScanChunks { scan: scan.scan, chunks: chunks.filter(|chunk| home(chunk) == node).map(|chunk| chunk.id).collect() }
+    let chunks = chunks.filter(|chunk| home(chunk) == node).map(|chunk| chunk.id).collect();
+    ScanChunks { scan: scan.scan, chunks, predicates: scan.predicates.clone() }
 }
 
 fn one_stream(plan: Plan, ordered: bool) -> Plan {

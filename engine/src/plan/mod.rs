@@ -6,6 +6,8 @@
 //! 2. `Engine::run`: values replace parameters; DataFusion optimises and makes a physical plan. On the way
 //!    `provider::HypertableProvider::scan` excludes chunks (`bounds`) and leaves a `scan::ChunkScan`.
 //!    `latest` tells scans of which only the last rows are wanted.
+//!    A statement that runs again takes a `template`: the physical plan of a former run, whose constants are exchanged
+//!    (`parameter`).
 //! 3. `fragment::fragment` cuts the plan: what can run where the rows are (`shards`) is encoded (`codec`) and replaced
 //!    by an `exchange::RemoteExec`.
 //! 4. Executing the rest on the coordinator makes each `RemoteExec` call `DataNode::execute` on its nodes.
@@ -27,7 +29,9 @@ mod execute;
 mod explain;
 mod fragment;
 mod latest;
+mod marks;
 mod metrics;
+mod parameter;
 mod prepare;
 mod provider;
 mod scan;
@@ -35,6 +39,7 @@ mod shards;
 mod stack;
 mod store;
 pub mod target;
+mod template;
 
 #[cfg(test)]
 mod tests;

@@ -98,7 +98,7 @@ fn field_of(ty: &PgType) -> FieldRef {
 }
 
 /// `$1` → 0.
-fn position(id: &str) -> Option<usize> {
+pub(super) fn position(id: &str) -> Option<usize> {
     id.strip_prefix('$')?.parse::<usize>().ok()?.checked_sub(1).filter(|n| *n < PARAMETERS_MAX)
 }
 

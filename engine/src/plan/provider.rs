@@ -95,7 +95,8 @@ impl TableProvider for HypertableProvider {
         let schema = Arc::new(self.schema.project(&indices)?);
         let predicates = bounds::predicates(&def, filters);
         let surviving = bounds::surviving(&def, &chunks, &predicates);
-        let source = ScanSource { table: def, chunks: surviving, chunks_total: chunks.len() };
+        let (relation, filters) = (self.name.clone(), filters.to_vec());
+        let source = ScanSource { table: def, chunks: surviving, chunks_total: chunks.len(), relation, filters };
         // At least two, so that DataFusion plans every exchange the fragmenter may have to cut at.
         let partitions = state.config().target_partitions().max(2);
         let scan = ChunkScan::new(scope.next_scan(), schema, columns, predicates, limit, partitions, Some(source));

@@ -5,12 +5,14 @@
 //!
 //! Invariant: its partitioning is unknown, never `Hash`. DataFusion would take our slots for its own hash.
 
+use super::context::RelationName;
 use super::error::hide;
 use crate::{ChunkDef, TableDef};
 use arrow::datatypes::{Field, SchemaRef};
 use datafusion::common::Result;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::TaskContext;
+use datafusion::logical_expr::Expr;
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions};
 use datafusion::physical_plan::{
@@ -35,6 +37,10 @@ pub(super) struct ScanSource {
     pub chunks: Vec<Arc<ChunkDef>>,
     /// How many chunks the table has; the others were excluded.
     pub chunks_total: usize,
+    /// As the statement names the table.
+    pub relation: RelationName,
+    /// What excluded them, and what the scan's predicates were made of.
+    pub filters: Vec<Expr>,
 }
 
 #[derive(Debug, Clone)]
@@ -42,6 +48,7 @@ pub(super) struct ChunkScan {
     /// Its number in the plan.
     pub scan: u32,
     pub columns: Vec<ScannedColumn>,
+    /// They travel beside the plan.
     pub predicates: Vec<ColumnPredicate>,
     /// No more rows than this are of use from each partition.
     pub limit: Option<usize>,
@@ -65,6 +72,10 @@ impl ChunkScan {
         assert_eq!(schema.fields().len(), columns.len(), "a field per column");
         let properties = Arc::new(scan_properties(schema, partitions));
         ChunkScan { scan, columns, predicates, limit, latest: None, source, properties }
+    }
+
+    pub fn with_source(self, source: ScanSource, predicates: Vec<ColumnPredicate>) -> ChunkScan {
+        ChunkScan { source: Some(source), predicates, ..self }
     }
 
     pub fn with_latest(self, latest: Option<Latest>) -> ChunkScan {

@@ -1,11 +1,15 @@
 //! Floating point as text: the shortest digits that read back as the same value, in PostgreSQL's layout.
 
+use super::digits::push_padded;
 use super::plain::trim;
 use proto::{Error, Result, SqlState};
 
 /// Appends what `float8out` prints: plain digits from 1e-4 up to below 1e15, `d.ddde±xx` otherwise.
 pub fn write_float8(value: f64, out: &mut Vec<u8>) {
     let magnitude = value.abs();
+    if magnitude < 1e15 && write_short(value, out) {
+        return;
+    }
     if (1e-4..1e15).contains(&magnitude) {
         let mut buffer = ryu::Buffer::new();
         let text = buffer.format_finite(value);
@@ -13,6 +17,32 @@ pub fn write_float8(value: f64, out: &mut Vec<u8>) {
     } else {
         write_extreme(value, |_| float8_digits(value), out);
     }
+}
+
+/// Most measurements have few decimals, and then this is several times as quick. With at most fifteen digits no other
+/// decimal of as many reads back as the same float, and division rounds correctly.
+fn write_short(value: f64, out: &mut Vec<u8>) -> bool {
+    for (places, scale) in [(0, 1.0), (1, 10.0), (2, 100.0)] {
+        let scaled = value * scale;
+        let whole = (scaled + 0.5_f64.copysign(value)) as i64;
+        if whole as f64 / scale != value {
+            continue;
+        }
+        if whole.unsigned_abs() >= 1_000_000_000_000_000 || (whole == 0 && value.is_sign_negative()) {
+            return false;
+        }
+        if whole < 0 {
+            out.push(b'-');
+        }
+        let (units, scale) = (whole.unsigned_abs(), scale as u64);
+        push_padded(units / scale, 1, out);
+        if places > 0 {
+            out.push(b'.');
+            push_padded(units % scale, places, out);
+        }
+        return true;
+    }
+    false
 }
 
 /// Appends what `float4out` prints: plain digits from 1e-4 up to below 1e6.
@@ -175,6 +205,36 @@ mod tests {
         let mut out = Vec::new();
         write_float4(parse_float4(text).unwrap(), &mut out);
         String::from_utf8(out).unwrap()
+    }
+
+    /// The quick way must print what the general one does: the shortest digits, whatever was multiplied.
+    #[test]
+    fn short_decimals_are_the_shortest_digits() {
+        let plain = |value: f64| {
+            let text = ryu::Buffer::new().format_finite(value).to_owned();
+            text.strip_suffix(".0").map_or(text.clone(), str::to_owned)
+        };
+        let mut bits = 88_172_645_463_325_252_u64;
+        let mut draw = |limit: u64| {
+            bits ^= bits << 13;
+            bits ^= bits >> 7;
+            bits ^= bits << 17;
+            bits % limit
+        };
+        for round in 0..300_000 {
+            let digits = draw(1_000_000_000_000_000) / 10_u64.pow(draw(15) as u32);
+            let mut value = digits as f64 / 10_f64.powi(draw(5) as i32);
+            value = f64::from_bits(value.to_bits().wrapping_add(draw(3)).wrapping_sub(draw(3)));
+            if round % 2 == 0 {
+                value = -value;
+            }
+            if !(1e-4..1e15).contains(&value.abs()) {
+                continue;
+            }
+            let mut out = Vec::new();
+            write_float8(value, &mut out);
+            assert_eq!(String::from_utf8(out).unwrap(), plain(value), "{value:e}");
+        }
     }
 
     /// Right-hand sides printed by PostgreSQL 15.

@@ -146,10 +146,10 @@ pub(super) fn outcome_from(reply: v1::OutcomeReply) -> Result<TxnOutcome> {
 }
 
 pub(super) fn fragment_to(fragment: FragmentRequest) -> v1::FragmentRequest {
-    let scan_to = |scan: ScanChunks| v1::ScanChunks { scan: scan.scan, chunks: chunks_to(scan.chunks) };
     v1::FragmentRequest {
         query: fragment.query.0,
         plan: fragment.plan,
+        values: fragment.values,
         scans: fragment.scans.into_iter().map(scan_to).collect(),
         snapshot: fragment.snapshot.0,
         txn: fragment.txn.map(txn_to),
@@ -159,12 +159,28 @@ pub(super) fn fragment_to(fragment: FragmentRequest) -> v1::FragmentRequest {
     }
 }
 
+fn scan_to(scan: ScanChunks) -> v1::ScanChunks {
+    let predicates = match &scan.predicates[..] {
+        [] => Vec::new(),
+        some => serde_json::to_vec(some).expect("numbers and strings always encode"),
+    };
+    v1::ScanChunks { scan: scan.scan, chunks: chunks_to(scan.chunks), predicates: predicates.into() }
+}
+
+fn scan_from(scan: v1::ScanChunks) -> Result<ScanChunks> {
+    let predicates = match &scan.predicates[..] {
+        [] => Vec::new(),
+        json => serde_json::from_slice(json).map_err(|error| missing(&format!("predicates ({error})")))?,
+    };
+    Ok(ScanChunks { scan: scan.scan, chunks: chunks_from(scan.chunks), predicates })
+}
+
 pub(super) fn fragment_from(fragment: v1::FragmentRequest) -> Result<FragmentRequest> {
-    let scan_from = |scan: v1::ScanChunks| ScanChunks { scan: scan.scan, chunks: chunks_from(scan.chunks) };
     Ok(FragmentRequest {
         query: QueryId(fragment.query),
         plan: fragment.plan,
-        scans: fragment.scans.into_iter().map(scan_from).collect(),
+        values: fragment.values,
+        scans: fragment.scans.into_iter().map(scan_from).collect::<Result<_>>()?,
         snapshot: CommitSeq(fragment.snapshot),
         txn: fragment.txn.map(|txn| txn_from(Some(txn))).transpose()?,
         time_zone: fragment.time_zone,

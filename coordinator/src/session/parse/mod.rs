@@ -3,11 +3,13 @@
 
 mod own;
 
+use super::shape::Sighting;
 use datafusion::sql::sqlparser::ast::{Ident, Statement};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 use proto::{Error, Result, SqlState};
+use std::sync::Arc;
 
 /// Nested parentheses, sub-queries and operators the parser follows before it gives up.
 const RECURSION_MAX: usize = 128;
@@ -58,6 +60,8 @@ pub struct Parsed {
     pub text: String,
     /// Characters before it in the query string.
     pub offset: u32,
+    /// Where its plan may be shared.
+    pub sighting: Option<Arc<Sighting>>,
 }
 
 impl Parsed {
@@ -114,7 +118,7 @@ fn parse_one(sql: &str, tokens: &[TokenWithSpan]) -> Result<Parsed> {
     let text = slice(sql, &significant);
     let offset = significant.first().map_or(0, |first| position(sql, first.span.start) - 1);
     if let Some(command) = own::command(&significant) {
-        return Ok(Parsed { command, text, offset });
+        return Ok(Parsed { command, text, offset, sighting: None });
     }
     let dialect = PostgreSqlDialect {};
     let mut parser = Parser::new(&dialect)
@@ -122,7 +126,9 @@ fn parse_one(sql: &str, tokens: &[TokenWithSpan]) -> Result<Parsed> {
         .with_tokens_with_locations(tokens.iter().filter(|t| t.token != Token::EOF).cloned().collect());
     let statement = parser.parse_statement().map_err(|error| parser_error(sql, tokens, error))?;
     match parser.peek_token() {
-        TokenWithSpan { token: Token::EOF, .. } => Ok(Parsed { command: Command::Sql(statement), text, offset }),
+        TokenWithSpan { token: Token::EOF, .. } => {
+            Ok(Parsed { command: Command::Sql(statement), text, offset, sighting: None })
+        }
         extra => Err(near(sql, &extra)),
     }
 }

@@ -11,8 +11,9 @@ use crate::catalog::CatalogState;
 use crate::ingest::check_nulls;
 use crate::pg::backend::{Gathered, Prepared};
 use crate::session::Session;
+use crate::session::conversation::parsed_of;
 use crate::session::dispatch::Plan;
-use crate::session::parse::{Command, Parsed};
+use crate::session::parse::Command;
 use datafusion::scalar::ScalarValue;
 use engine::TableDef;
 use engine::types::TimeContext;
@@ -43,8 +44,8 @@ pub async fn gather(session: &mut Session, prepared: &Prepared, params: &[Scalar
     let Some(Plan::Write(plan)) = body.downcast_ref::<Plan>() else { return Ok(None) };
     let WritePlan::Insert(plan) = plan.as_ref() else { return Ok(None) };
     let Some(constants) = plan.constants() else { return Ok(None) };
-    let parsed = prepared.statement.body.as_ref().and_then(|body| body.downcast_ref::<Parsed>());
-    let Some(Parsed { command: Command::Sql(statement), .. }) = parsed else { return Ok(None) };
+    let parsed = parsed_of(&prepared.statement);
+    let Some(Command::Sql(statement)) = parsed.as_ref().map(|parsed| &parsed.command) else { return Ok(None) };
     let insert = inserted(statement)?;
     if super::constants::rows_count(insert) != 1 {
         return Ok(None);

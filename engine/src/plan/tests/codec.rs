@@ -8,11 +8,11 @@ use arrow::datatypes::Schema;
 use datafusion::common::ScalarValue;
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
-use proto::{ColumnId, ColumnPredicate, PredicateKind, Scalar};
+use proto::ColumnId;
 use std::sync::Arc;
 
 #[test]
-fn a_scan_keeps_everything_but_its_chunks() {
+fn a_scan_keeps_everything_but_its_chunks_and_predicates() {
     let device = super::cluster::column(2, "device", PgType::Int4);
     let note = super::cluster::column(9, "note", PgType::Varchar(Some(7)));
     let required = crate::ColumnDef { nullable: false, ..device };
@@ -21,22 +21,12 @@ fn a_scan_keeps_everything_but_its_chunks() {
         ScannedColumn { id: ColumnId(2), missing: ScalarValue::Int32(None) },
         ScannedColumn { id: ColumnId(9), missing: ScalarValue::Utf8(Some("x".into())) },
     ];
-    let predicates = vec![
-        ColumnPredicate {
-            column: ColumnId(2),
-            kind: PredicateKind::Range { min: Some(Scalar::Int(i64::MIN)), max: None },
-        },
-        ColumnPredicate {
-            column: ColumnId(9),
-            kind: PredicateKind::OneOf(vec![Scalar::Text("ä".into()), Scalar::Float(0.1)]),
-        },
-    ];
-    let scan = ChunkScan::new(3, schema.clone(), columns.clone(), predicates.clone(), Some(10), 4, None);
+    let scan = ChunkScan::new(3, schema.clone(), columns.clone(), vec![], Some(10), 4, None);
     let plan: Arc<dyn ExecutionPlan> = Arc::new(scan);
     let back = decode(&encode(&plan).unwrap(), &TaskContext::default()).unwrap();
     let back = back.downcast_ref::<ChunkScan>().unwrap();
     assert_eq!((back.scan, back.limit, back.partitions()), (3, Some(10), 4));
-    assert_eq!((&back.columns, &back.predicates, back.schema()), (&columns, &predicates, schema));
+    assert_eq!((&back.columns, back.schema()), (&columns, schema));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::cluster::{Cluster, text};
 
 /// `true`: the order is part of the answer.
-const QUERIES: &[(bool, &str)] = &[
+pub const QUERIES: &[(bool, &str)] = &[
     (false, "SELECT * FROM conditions"),
     (false, "SELECT temp, device FROM conditions WHERE device = 7"),
     (false, "SELECT count(*) FROM conditions"),

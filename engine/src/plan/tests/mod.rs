@@ -9,3 +9,4 @@ mod latest;
 mod prepare;
 mod run;
 mod target;
+mod template;
