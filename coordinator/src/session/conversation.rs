@@ -28,7 +28,7 @@ impl Conversation for Session {
 
     fn parse(&mut self, sql: &str) -> Result<Vec<Statement>> {
         let mut sighting = shape::sight(self, sql);
-        if let Some(sighting) = sighting.take_if(|sighting| sighting.shape().is_some()) {
+        if let Some(sighting) = sighting.take_if(|sighting| sighting.any_shape().is_some()) {
             let text = sql.trim().trim_end_matches(';').into();
             return Ok(vec![Statement { text, interruptible: true, body: Some(Arc::new(sighting)) }]);
         }
@@ -55,7 +55,7 @@ impl Conversation for Session {
         let declared = param_types.iter().map(|oid| PgType::from_oid(*oid)).collect::<Vec<_>>();
         // What may write has not written yet.
         let wrote = self.wrote.load(Ordering::Relaxed);
-        let prepared = match self.shared(statement, &parsed).await {
+        let prepared = match self.shared(statement, &parsed, &declared).await {
             Some(shared) => Ok(shared),
             None => {
                 let parsed = parsed_anew(statement, &parsed)?;
@@ -184,7 +184,7 @@ impl Conversation for Session {
 pub(super) fn parsed_of(statement: &Statement) -> Option<Arc<Parsed>> {
     match statement.body.clone()?.downcast::<Parsed>() {
         Ok(parsed) => Some(parsed),
-        Err(body) => body.downcast_ref::<Sighting>()?.shape().map(|shape| shape.parsed.clone()),
+        Err(body) => body.downcast_ref::<Sighting>()?.any_shape().map(|shape| shape.parsed.clone()),
     }
 }
 
@@ -201,18 +201,26 @@ fn parsed_anew(statement: &Statement, parsed: &Arc<Parsed>) -> Result<Arc<Parsed
 
 impl Session {
     /// The plan that statements of this shape share, with the values of this one.
-    async fn shared(&mut self, statement: &Statement, parsed: &Parsed) -> Option<Typed> {
+    async fn shared(
+        &mut self,
+        statement: &Statement,
+        parsed: &Arc<Parsed>,
+        declared: &[Option<PgType>],
+    ) -> Option<Typed> {
         let body = statement.body.as_ref()?;
         let sighting = body.downcast_ref::<Sighting>().or(parsed.sighting.as_deref())?;
-        let shape = match sighting.shape() {
+        let shape = match sighting.shape(declared) {
             Some(shape) => shape.clone(),
-            None => sighting.learn(self, parsed).await?,
+            None => sighting.learn(self, &*parsed_anew(statement, parsed).ok()?, declared).await?,
         };
         if !sighting.is_valid(self, &shape).await {
             return None;
         }
-        let values = sighting.values(&shape, &self.time_context())?;
         let columns = Some(shape.columns.to_vec());
+        if sighting.is_parameterised() {
+            return Some(Typed { params: shape.plan.params(), columns, plan: Plan::Query(shape.plan.clone()) });
+        }
+        let values = sighting.values(&shape, &self.time_context())?;
         Some(Typed { params: Vec::new(), columns, plan: Plan::Shared(shape.plan.clone(), values) })
     }
 

@@ -71,16 +71,22 @@ pub(super) async fn prepare_with(
     prepared(session, statement, declared, own).await.map(|(plan, _)| plan)
 }
 
-/// A plan that does not depend on who asks, of a query with parameters whose types are not told. `None` for catalog
-/// queries, and for those that name the session.
-pub(super) async fn prepare_shared(session: &mut Session, statement: &Statement) -> Option<QueryPlan> {
-    let (plan, names_session) = prepared(session, statement, &[], &Own::default()).await.ok()?;
-    match plan {
+/// A plan that does not depend on who asks. `None` for catalog queries, and for those that name the session.
+///
+/// # Errors
+/// As [`prepare`].
+pub(super) async fn prepare_shared(
+    session: &mut Session,
+    statement: &Statement,
+    declared: &[Option<PgType>],
+) -> Result<Option<QueryPlan>> {
+    let (plan, names_session) = prepared(session, statement, declared, &Own::default()).await?;
+    Ok(match plan {
         QueryPlan::Engine { prepared, columns } if !names_session => {
             Some(QueryPlan::Engine { prepared: prepared.shared(), columns })
         }
         _ => None,
-    }
+    })
 }
 
 /// Whether a plan's relations are what they were when it was made.

@@ -1,6 +1,7 @@
 //! Statements of one shape: queries that differ in the constants of their conditions only, as a dashboard sends them, or
-//! a client that puts values into the text. Their plan is made once, with parameters in the place of these constants,
-//! and is shared by all sessions: such a statement is neither parsed nor planned again.
+//! a client that puts values into the text; or that have parameters of their own and are prepared again and again. Their
+//! plan is made once, with parameters in the place of these constants, and is shared by all sessions: such a statement is
+//! neither parsed nor planned again.
 //!
 //! A constant is exchanged only where a parameter means the same: in WHERE, beside a column, when the type the planner
 //! gives the parameter reads the constant's text as PostgreSQL would. All others are part of what a shape is found by.
@@ -21,6 +22,7 @@ use engine::PgType;
 use engine::types::{TimeContext, parse_scalar};
 use lru::LruCache;
 use parking_lot::Mutex;
+use proto::Result;
 use std::fmt::{self, Write};
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
@@ -49,6 +51,8 @@ pub(super) struct Shape {
     pub parsed: Arc<Parsed>,
     pub plan: Arc<QueryPlan>,
     pub columns: Arc<[OutputColumn]>,
+    /// The types a client declared for parameters of its own; such a statement's constants are all fixed.
+    declared: Vec<Option<PgType>>,
     /// Which constants its parameters stand for, and their types.
     exchanged: Vec<(usize, PgType)>,
     /// The other constants.
@@ -63,13 +67,15 @@ impl fmt::Debug for Shape {
     }
 }
 
-/// A statement as it was met: its shape, if it is known, and its constants.
+/// A statement as it was met: the shapes it may have, by the types of its parameters, and its constants.
 #[derive(Debug)]
 pub struct Sighting {
     key: String,
     constants: Vec<Constant>,
-    shape: Option<Arc<Shape>>,
+    shapes: Vec<Arc<Shape>>,
     worth_learning: bool,
+    /// It has parameters of its own.
+    parameterised: bool,
 }
 
 #[derive(Debug)]
@@ -85,7 +91,7 @@ impl Default for Shapes {
     }
 }
 
-/// `None` for what is not one query without parameters of its own.
+/// `None` for what is not one query.
 pub(super) fn sight(session: &Session, sql: &str) -> Option<Sighting> {
     if sql.len() > TEXT_BYTES_MAX || !begins_as_query(sql) {
         return None;
@@ -94,7 +100,7 @@ pub(super) fn sight(session: &Session, sql: &str) -> Option<Sighting> {
     let user = session.current_user();
     let path = session.variables.search_path(user).join(",");
     let mut key = format!("{}\0{path}\0{}\0", session.database, session.variables.raw("TimeZone"));
-    let (mut constants, mut ended) = (Vec::new(), false);
+    let (mut constants, mut ended, mut parameterised) = (Vec::new(), false, false);
     for token in &tokens {
         let constant = |text: &str, number| Constant { text: text.to_owned(), at: token.span.start, number };
         match &token.token {
@@ -102,7 +108,6 @@ pub(super) fn sight(session: &Session, sql: &str) -> Option<Sighting> {
             Token::SemiColon => ended = true,
             Token::Whitespace(_) => key.push(' '),
             _ if ended => return None,
-            Token::Placeholder(_) => return None,
             Token::SingleQuotedString(text) => {
                 constants.push(constant(text, false));
                 key.push_str("?s");
@@ -111,24 +116,26 @@ pub(super) fn sight(session: &Session, sql: &str) -> Option<Sighting> {
                 constants.push(constant(text, true));
                 key.push_str("?n");
             }
-            other => write!(key, "{other}").ok()?,
+            other => {
+                parameterised |= matches!(other, Token::Placeholder(_));
+                write!(key, "{other}").ok()?;
+            }
         }
     }
     let mut known = session.front.shapes.0.lock();
-    let (shape, worth_learning) = match known.get(&key) {
+    let (shapes, worth_learning) = match known.get(&key) {
         None => {
             known.put(key.clone(), Known::Seen);
-            (None, false)
+            (Vec::new(), false)
         }
-        Some(Known::Seen) => (None, true),
+        Some(Known::Seen) => (Vec::new(), true),
         Some(Known::Refused) => return None,
         Some(Known::Learned(shapes)) => {
-            let shape = shapes.iter().find(|shape| shape.is_of(&constants)).cloned();
-            (shape.clone(), shape.is_none())
+            (shapes.iter().filter(|shape| shape.is_of(&constants)).cloned().collect(), true)
         }
     };
     drop(known);
-    Some(Sighting { key, constants, shape, worth_learning })
+    Some(Sighting { key, constants, shapes, worth_learning, parameterised })
 }
 
 fn begins_as_query(sql: &str) -> bool {
@@ -143,8 +150,13 @@ impl Shape {
 }
 
 impl Sighting {
-    pub fn shape(&self) -> Option<&Arc<Shape>> {
-        self.shape.as_ref()
+    /// One whose statement stands for this one.
+    pub fn any_shape(&self) -> Option<&Arc<Shape>> {
+        self.shapes.first()
+    }
+
+    pub fn shape(&self, declared: &[Option<PgType>]) -> Option<&Arc<Shape>> {
+        self.shapes.iter().find(|shape| shape.declared == declared)
     }
 
     /// Whether the shape's relations are what they were. If not, it is forgotten.
@@ -163,6 +175,10 @@ impl Sighting {
         valid
     }
 
+    pub fn is_parameterised(&self) -> bool {
+        self.parameterised
+    }
+
     /// The values of the shape's parameters; `None` when a constant is none of its type's: parsing it will tell.
     pub fn values(&self, shape: &Shape, context: &TimeContext) -> Option<Arc<[ScalarValue]>> {
         let value = |(place, ty): &(usize, PgType)| parse_scalar(ty, &self.constants.get(*place)?.text, context).ok();
@@ -170,14 +186,21 @@ impl Sighting {
     }
 
     /// Makes a shape of the statement, the second time one of it comes.
-    pub async fn learn(&self, session: &mut Session, parsed: &Parsed) -> Option<Arc<Shape>> {
+    pub async fn learn(
+        &self,
+        session: &mut Session,
+        parsed: &Parsed,
+        declared: &[Option<PgType>],
+    ) -> Option<Arc<Shape>> {
         if !self.worth_learning {
             return None;
         }
-        let learned = self.learned(session, parsed).await;
+        let learned = self.learned(session, parsed, declared).await.ok()?;
         let mut known = session.front.shapes.0.lock();
         let Some(shape) = learned.map(Arc::new) else {
-            known.put(self.key.clone(), Known::Refused);
+            if !matches!(known.get(&self.key), Some(Known::Learned(_))) {
+                known.put(self.key.clone(), Known::Refused);
+            }
             return None;
         };
         match known.get_mut(&self.key) {
@@ -192,20 +215,31 @@ impl Sighting {
         Some(shape)
     }
 
-    async fn learned(&self, session: &mut Session, parsed: &Parsed) -> Option<Shape> {
-        let Command::Sql(statement @ Statement::Query(_)) = &parsed.command else { return None };
+    /// `None` when its plan cannot be shared.
+    ///
+    /// # Errors
+    /// Of the statement, which may be none another day.
+    async fn learned(
+        &self,
+        session: &mut Session,
+        parsed: &Parsed,
+        declared: &[Option<PgType>],
+    ) -> Result<Option<Shape>> {
+        let Command::Sql(statement @ Statement::Query(_)) = &parsed.command else { return Ok(None) };
         let mut statement = statement.clone();
         let mut exchange = Exchange { constants: &self.constants, exchanged: Vec::new() };
-        let _: ControlFlow<()> = statement.visit(&mut exchange);
+        if !self.parameterised {
+            let _: ControlFlow<()> = statement.visit(&mut exchange);
+        }
         let places = exchange.exchanged;
-        let plan = query::prepare_shared(session, &statement).await?;
+        let Some(plan) = query::prepare_shared(session, &statement, declared).await? else { return Ok(None) };
         let types = plan.params();
-        if types.len() != places.len() {
-            return None;
+        if !self.parameterised && types.len() != places.len() {
+            return Ok(None);
         }
         let exchanged = places.into_iter().zip(types).collect::<Vec<_>>();
         if !exchanged.iter().all(|(place, ty)| reads_alike(&self.constants[*place], ty)) {
-            return None;
+            return Ok(None);
         }
         let is_fixed = |place: &usize| exchanged.iter().all(|(other, _)| other != place);
         let fixed = (0..self.constants.len()).filter(is_fixed);
@@ -213,7 +247,15 @@ impl Sighting {
         let columns = plan.columns().into();
         let parsed = Parsed { command: Command::Sql(statement), ..parsed.clone() };
         let valid_under = Mutex::new(Weak::new());
-        Some(Shape { parsed: Arc::new(parsed), plan: Arc::new(plan), columns, exchanged, fixed, valid_under })
+        Ok(Some(Shape {
+            parsed: Arc::new(parsed),
+            plan: Arc::new(plan),
+            columns,
+            declared: declared.to_vec(),
+            exchanged,
+            fixed,
+            valid_under,
+        }))
     }
 }
 

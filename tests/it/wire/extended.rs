@@ -246,3 +246,45 @@ async fn a_prepared_statement_lives_through_ddl() {
     session.run("INSERT INTO readings VALUES ('2024-05-01', 0, 1, 'n', 'e')").await;
     assert_eq!(rows(0).await, 144);
 }
+
+/// Clients that parse each time share a plan; it must be theirs: with their types, their values, and the table's columns.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_that_is_prepared_again_and_again_stays_right() {
+    let server = server_with_readings().await;
+    let sessions = [server.connect().await, server.connect().await];
+    let sql = "SELECT count(*) FROM readings WHERE device = $1 AND temp < $2 AND note <> 'nothing'";
+    for round in 0..6 {
+        let session = &sessions[round % 2];
+        for device in 0..4 {
+            let limit = [100.0, 12.5, 50.0][round % 3];
+            let literal = format!("SELECT count(*) FROM readings WHERE device = {device} AND temp + 0 < {limit}");
+            let expected = session.value(&literal).await;
+            let rows = match round % 3 {
+                0 => session.client.query(sql, &[&device, &limit]).await,
+                1 => {
+                    let typed: [(&(dyn ToSql + Sync), Type); 2] =
+                        [(&(device as i16), Type::INT2), (&limit, Type::FLOAT8)];
+                    session.client.query_typed(sql, &typed).await
+                }
+                _ => {
+                    let typed: [(&(dyn ToSql + Sync), Type); 2] =
+                        [(&i64::from(device), Type::INT8), (&limit, Type::FLOAT8)];
+                    session.client.query_typed(sql, &typed).await
+                }
+            };
+            let count = rows.unwrap()[0].get::<_, i64>(0);
+            assert_eq!(count.to_string(), expected, "round {round}, device {device}");
+        }
+    }
+    let all = "SELECT * FROM readings WHERE device = $1 LIMIT 1";
+    for _ in 0..4 {
+        assert_eq!(sessions[0].client.query(all, &[&3_i32]).await.unwrap()[0].len(), 4);
+    }
+    sessions[1].run("ALTER TABLE readings ADD COLUMN later int DEFAULT 7").await;
+    for _ in 0..4 {
+        let row = &sessions[0].client.query(all, &[&3_i32]).await.unwrap()[0];
+        assert_eq!((row.len(), row.get::<_, i32>("later")), (5, 7));
+    }
+    sessions[1].run("ALTER TABLE readings DROP COLUMN note").await;
+    assert!(sessions[0].client.query(sql, &[&3_i32, &100.0_f64]).await.is_err());
+}
