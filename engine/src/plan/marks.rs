@@ -197,7 +197,9 @@ impl Marker<'_> {
         if !depends_on_run(&expr) {
             return expr;
         }
-        match value_of(&expr, self.params, self.settings).filter(|value| value.data_type() == *ty) {
+        match value_of(&expr, self.params, self.settings)
+            .filter(|value| value.data_type() == *ty && parameter::travels(value))
+        {
             Some(value) => {
                 let marked = parameter::marked(self.exchanged.len(), value);
                 self.exchanged.push(expr);

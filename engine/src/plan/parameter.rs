@@ -6,17 +6,17 @@
 
 use super::error::hide;
 use arrow::array::{RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use bytes::Bytes;
 use datafusion::common::metadata::FieldMetadata;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{Result, ScalarValue};
+use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::logical_expr::{ColumnarValue, Expr};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{InListExpr, Literal};
 use datafusion::physical_plan::filter::{FilterExec, FilterExecBuilder};
 use datafusion::physical_plan::{ExecutionPlan, replace_children_if_necessary};
-use proto::{Error, ipc};
+use proto::{Error, Scalar, ipc};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -104,7 +104,7 @@ fn exchanged_in(plan: Arc<dyn ExecutionPlan>, with: &Exchange<'_>) -> Result<Arc
 /// operators is gone.
 pub(super) fn instance(
     plan: &Arc<dyn ExecutionPlan>,
-    values: &[ScalarValue],
+    values: &dyn Values,
     leaf: &mut Leaf<'_>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let children = plan.children();
@@ -115,10 +115,31 @@ pub(super) fn instance(
     }
     let children = children.into_iter().map(|child| instance(child, values, leaf)).collect::<Result<Vec<_>>>()?;
     let own = replace_children_if_necessary(Arc::clone(plan), children)?.reset_state()?;
-    exchanged_in(own, &|number, old| match values.get(number) {
-        Some(value) => Ok(literal(number, value.clone())),
-        None => Ok(Arc::clone(old)),
+    exchanged_in(own, &|number, old| {
+        let value = values.value(number, &old.data_type(&Schema::empty())?)?;
+        Ok(literal(number, value))
     })
+}
+
+/// The values of one run: as planned, or as they came beside a plan.
+pub(super) trait Values {
+    /// # Errors
+    /// When there is none of that number, or it is of another type.
+    fn value(&self, number: usize, ty: &DataType) -> Result<ScalarValue>;
+}
+
+impl Values for &[ScalarValue] {
+    fn value(&self, number: usize, ty: &DataType) -> Result<ScalarValue> {
+        let found = self.get(number).filter(|value| value.data_type() == *ty);
+        found.cloned().ok_or_else(|| broken(format!("parameter {number}")))
+    }
+}
+
+impl Values for Vec<Option<Scalar>> {
+    fn value(&self, number: usize, ty: &DataType) -> Result<ScalarValue> {
+        let found = self.get(number).and_then(Option::as_ref).and_then(|scalar| value(scalar, ty));
+        found.ok_or_else(|| broken(format!("parameter {number}")))
+    }
 }
 
 /// `plan` as it travels: with slots in the place of marked literals.
@@ -150,27 +171,77 @@ pub(super) fn values_in(plan: &Arc<dyn ExecutionPlan>) -> Result<Vec<ScalarValue
     Ok(values)
 }
 
-/// Values beside a plan: one row, a column for each. Without any, nothing.
+/// Values beside a plan, as JSON; of which type each is, its literal in the plan knows. Without any, nothing.
+///
+/// # Errors
+/// For a value of a type that is not [`travels`].
 pub(super) fn encode(values: &[ScalarValue]) -> Result<Bytes> {
     if values.is_empty() {
         return Ok(Bytes::new());
     }
-    let fields = values.iter().map(|value| Field::new("", value.data_type(), true)).collect::<Vec<_>>();
-    let columns = values.iter().map(ScalarValue::to_array).collect::<Result<Vec<_>>>()?;
-    ipc::encode_body(&RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?).map_err(hide)
+    let scalars = values.iter().map(|value| match value {
+        // No literal of the fragment has this number.
+        ScalarValue::Null => Ok(None),
+        value => scalar(value).map(Some).ok_or_else(|| broken(format!("a value of type {}", value.data_type()))),
+    });
+    let json = serde_json::to_vec(&scalars.collect::<Result<Vec<_>>>()?);
+    Ok(json.expect("numbers and strings always encode").into())
 }
 
 /// # Errors
 /// For bytes that another build wrote.
-pub(super) fn decode(bytes: &Bytes) -> Result<Vec<ScalarValue>> {
-    if bytes.is_empty() {
-        return Ok(Vec::new());
+pub(super) fn decode(bytes: &Bytes) -> Result<Vec<Option<Scalar>>> {
+    match bytes.is_empty() {
+        true => Ok(Vec::new()),
+        false => serde_json::from_slice(bytes).map_err(broken),
     }
-    let row = ipc::decode_body(bytes.clone()).map_err(hide)?;
-    if row.num_rows() != 1 {
-        return Err(hide(Error::internal("the values of a fragment are not one row")));
-    }
-    row.columns().iter().map(|column| ScalarValue::try_from_array(column, 0)).collect()
+}
+
+fn broken(what: impl fmt::Display) -> DataFusionError {
+    hide(Error::internal(format!("damaged values of a fragment: {what}")))
+}
+
+/// Whether values of the type can be sent.
+pub(super) fn travels(value: &ScalarValue) -> bool {
+    scalar(value).is_some()
+}
+
+fn scalar(value: &ScalarValue) -> Option<Scalar> {
+    Some(match value {
+        ScalarValue::Boolean(Some(v)) => Scalar::Int((*v).into()),
+        ScalarValue::Int16(Some(v)) => Scalar::Int((*v).into()),
+        ScalarValue::Int32(Some(v)) => Scalar::Int((*v).into()),
+        ScalarValue::Int64(Some(v)) => Scalar::Int(*v),
+        ScalarValue::UInt32(Some(v)) => Scalar::Int((*v).into()),
+        ScalarValue::Date32(Some(v)) => Scalar::Int((*v).into()),
+        ScalarValue::Time64Microsecond(Some(v)) | ScalarValue::TimestampMicrosecond(Some(v), _) => Scalar::Int(*v),
+        ScalarValue::Float32(Some(v)) => Scalar::Float((*v).into()),
+        ScalarValue::Float64(Some(v)) => Scalar::Float(*v),
+        ScalarValue::Utf8(Some(v)) => Scalar::Text(v.clone()),
+        ScalarValue::Binary(Some(v)) => Scalar::Bytes(v.clone()),
+        _ => return None,
+    })
+}
+
+/// The other way.
+fn value(scalar: &Scalar, ty: &DataType) -> Option<ScalarValue> {
+    Some(match (scalar, ty) {
+        (Scalar::Int(v), DataType::Boolean) => ScalarValue::Boolean(Some(*v != 0)),
+        (Scalar::Int(v), DataType::Int16) => ScalarValue::Int16(Some((*v).try_into().ok()?)),
+        (Scalar::Int(v), DataType::Int32) => ScalarValue::Int32(Some((*v).try_into().ok()?)),
+        (Scalar::Int(v), DataType::Int64) => ScalarValue::Int64(Some(*v)),
+        (Scalar::Int(v), DataType::UInt32) => ScalarValue::UInt32(Some((*v).try_into().ok()?)),
+        (Scalar::Int(v), DataType::Date32) => ScalarValue::Date32(Some((*v).try_into().ok()?)),
+        (Scalar::Int(v), DataType::Time64(TimeUnit::Microsecond)) => ScalarValue::Time64Microsecond(Some(*v)),
+        (Scalar::Int(v), DataType::Timestamp(TimeUnit::Microsecond, zone)) => {
+            ScalarValue::TimestampMicrosecond(Some(*v), zone.clone())
+        }
+        (Scalar::Float(v), DataType::Float32) => ScalarValue::Float32(Some(*v as f32)),
+        (Scalar::Float(v), DataType::Float64) => ScalarValue::Float64(Some(*v)),
+        (Scalar::Text(v), DataType::Utf8) => ScalarValue::Utf8(Some(v.clone())),
+        (Scalar::Bytes(v), DataType::Binary) => ScalarValue::Binary(Some(v.clone())),
+        _ => return None,
+    })
 }
 
 /// The place of a parameter in a plan on the wire; on the node a marked literal again.

@@ -176,7 +176,7 @@ impl Template {
             let remote = leaf.downcast_ref::<RemoteExec>();
             Ok(remote.map(|remote| Arc::new(remote.again(&encoded, &predicates)) as Plan))
         };
-        parameter::instance(&cut, values, leaf).map(Some)
+        parameter::instance(&cut, &values, leaf).map(Some)
     }
 
     fn cut(
