@@ -14,11 +14,12 @@ use proto::{DataNode, NodeName, SqlState};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use storage::StoreOptions;
 use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tracing::{info, warn};
 
 /// Parallel streams of one query in each process.
@@ -26,6 +27,9 @@ const QUERY_PARTITIONS: usize = 2;
 
 /// Between attempts to open the door of a new reign.
 const OPEN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What commits under way may take at a clean stop. Then whoever starts next finds out how they ended.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(15);
 
 const SUPERUSER_PASSWORD: &str = "SERIATIM_SUPERUSER_PASSWORD";
 
@@ -104,6 +108,7 @@ impl Connector for Nodes {
 /// A coordinator with the nodes that live in its process.
 pub struct Cluster {
     sql_addr: SocketAddr,
+    coordinator: Arc<Coordinator>,
     local: BTreeMap<NodeName, Arc<Node>>,
     serving: JoinHandle<()>,
     group: Option<(JoinHandle<()>, Stop)>,
@@ -128,7 +133,7 @@ impl Cluster {
         let (opened, first_open) = oneshot::channel();
         let alone = options.group.is_none();
         let throne = Throne {
-            coordinator,
+            coordinator: Arc::clone(&coordinator),
             gate: Arc::clone(&gate),
             local: local.clone(),
             cancels: serve_options.cancels.clone(),
@@ -145,7 +150,7 @@ impl Cluster {
         }
         let serving = tokio::spawn(pg::serve(listener, gate, serve_options, stop.0.clone()));
         info!(%sql_addr, "serving SQL");
-        Ok(Cluster { sql_addr, local, serving, group, reigning })
+        Ok(Cluster { sql_addr, coordinator, local, serving, group, reigning })
     }
 
     pub fn sql_addr(&self) -> SocketAddr {
@@ -157,6 +162,17 @@ impl Cluster {
     /// # Errors
     /// What made the coordinator stop by itself.
     pub async fn finish(self) -> anyhow::Result<()> {
+        let coordinator = Arc::clone(&self.coordinator);
+        let mut closing = pin!(self.close());
+        if let Ok(closed) = tokio::time::timeout(CLOSE_TIMEOUT, &mut closing).await {
+            return closed;
+        }
+        warn!("commits under way did not end in time: their outcome is left open");
+        coordinator.abandon();
+        closing.await
+    }
+
+    async fn close(self) -> anyhow::Result<()> {
         let reigned = self.reigning.await.context("the coordinator ended badly")?;
         self.serving.await.context("the SQL server ended badly")?;
         if let Ok(Some(core)) = &reigned {
@@ -194,6 +210,7 @@ impl Throne {
     /// What ends this coordinator for good; the whole process is asked to stop.
     async fn reign(self, opened: oneshot::Sender<()>) -> anyhow::Result<Option<Arc<txn::Cluster>>> {
         let mut opened = Some(opened);
+        let mut closing = JoinSet::new();
         let outcome = loop {
             let core = tokio::select! {
                 () = self.stop.requested() => break Ok(None),
@@ -222,11 +239,13 @@ impl Throne {
                 break Ok(Some(core));
             }
             // Its commits under way learn that they are lost, while this coordinator may lead again.
-            tokio::spawn(async move { core.close().await });
+            closing.spawn(async move { core.close().await });
+            while closing.try_join_next().is_some() {}
         };
         if outcome.is_err() {
             self.stop.request();
         }
+        closing.join_all().await;
         outcome
     }
 

@@ -42,3 +42,6 @@ pub const PROTOCOL: u32 = 5;
 
 /// Largest gRPC message either side accepts. Writers cut their blocks well below it.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// Largest message between coordinators, the snapshot of a log: it travels in parts.
+pub const PEER_MESSAGE_BYTES_MAX: usize = 1 << 30;

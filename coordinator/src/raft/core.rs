@@ -14,7 +14,7 @@ use super::entries::Entries;
 use super::planted::{Plan, Planted};
 use bytes::Bytes;
 use raft::prelude::{Config, Entry, EntryType, HardState, Message, MessageType, RawNode, Ready, Snapshot};
-use raft::{ProgressState, SnapshotStatus, StateRole};
+use raft::{INVALID_ID, ProgressState, SnapshotStatus, StateRole};
 use std::collections::BTreeMap;
 
 /// Longest entry; its record must fit into the log.
@@ -59,10 +59,8 @@ pub enum Input {
     Propose(Proposal),
     /// Ask for an election now: who is alone need not wait for silence.
     Campaign,
-    /// A message to this member did not get through.
-    Unreachable(u64),
-    /// A snapshot to this member did not get through.
-    SnapshotLost(u64),
+    /// Stop leading, if in this term: who was out of step for long enough was replaced.
+    StepDown(u64),
 }
 
 #[derive(Debug, Clone)]
@@ -302,8 +300,12 @@ impl Core {
             Input::Message(message) if self.accepts(&message) => drop(self.node.step(message)),
             Input::Message(_) => {}
             Input::Campaign => drop(self.node.campaign()),
-            Input::Unreachable(member) => self.node.report_unreachable(member),
-            Input::SnapshotLost(member) => self.node.report_snapshot(member, SnapshotStatus::Failure),
+            Input::StepDown(term) => {
+                let raft = &mut self.node.raft;
+                if raft.state == StateRole::Leader && raft.term == term {
+                    raft.become_follower(term, INVALID_ID);
+                }
+            }
         }
         self.hold_timeout();
     }

@@ -82,6 +82,7 @@ impl Conversation for Session {
         };
         if !dispatch::leaves_failed_block(&parsed.command) {
             self.block.check_usable()?;
+            self.cluster().assured().await?;
             self.refresh().await?;
         }
         self.enter();

@@ -14,14 +14,18 @@ use crate::ingest::NewChunks;
 use parking_lot::{Mutex, RwLock};
 use proto::{Clock, ClusterId, CommitSeq, Error, NodeName, Result, Rng};
 use std::collections::BTreeSet;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use storage::Vfs;
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+/// How long a new reign waits for its nodes before it serves clients.
+const NODES_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone)]
 pub struct ClusterOptions {
@@ -97,8 +101,8 @@ impl Cluster {
         Coordinator::open(vfs, clock, rng, dir, Seat::alone(), connector, options)?.lead().await
     }
 
-    /// Begins where the log ends, as the only one who writes it: brings up the nodes that answer, and starts watching
-    /// them. `identity` is for a cluster that has none yet.
+    /// Begins where the log ends, as the only one who writes it: brings up the nodes that answer soon, and goes on watching
+    /// them all. `identity` is for a cluster that has none yet.
     ///
     /// # Errors
     /// The log's. A node that does not answer is none: it stays down and is called again.
@@ -117,8 +121,9 @@ impl Cluster {
             machine.apply(&record)?;
         }
         let cluster = Arc::new(Cluster::new(clock, options, log, machine, epoch, connector));
-        cluster.check_nodes().await;
-        cluster.watch();
+        let checked = cluster.watch();
+        // Who takes longer comes up while clients are served.
+        let _ = tokio::time::timeout(NODES_TIMEOUT, checked).await;
         Ok(cluster)
     }
 
@@ -207,12 +212,18 @@ impl Cluster {
     /// Stops watching nodes and waits for commits and aborts under way. What is not finished is in the log.
     pub async fn close(&self) {
         self.stop.cancel();
-        loop {
-            let tasks = std::mem::take(&mut *self.tasks.lock());
-            if tasks.is_empty() {
-                return;
+        tokio::select! {
+            () = self.all_tasks() => return,
+            reason = self.log.ended() => self.end(reason),
+        }
+        self.all_tasks().await;
+    }
+
+    async fn all_tasks(&self) {
+        while let Some(ended) = poll_fn(|context| self.tasks.lock().poll_join_next(context)).await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "work of the cluster ended badly");
             }
-            tasks.join_all().await;
         }
     }
 
@@ -233,8 +244,9 @@ impl Cluster {
 
     /// Nothing can be committed any more, for this reason.
     pub(super) fn end(&self, reason: Error) {
-        tracing::warn!(%reason, epoch = self.epoch, "the cluster is closed here");
-        let _ = self.end.set(reason);
+        if self.end.set(reason.clone()).is_ok() {
+            tracing::warn!(%reason, epoch = self.epoch, "the cluster is closed here");
+        }
         self.ended.cancel();
     }
 
@@ -242,6 +254,15 @@ impl Cluster {
     /// Why nothing can be committed any more.
     pub(super) fn check(&self) -> Result<()> {
         self.end.get().map_or(Ok(()), |reason| Err(reason.clone()))
+    }
+
+    /// Waits until what is shown here is certain to have all that was committed anywhere: not at all, as a rule.
+    ///
+    /// # Errors
+    /// Why nothing can be committed any more.
+    pub async fn assured(&self) -> Result<()> {
+        self.check()?;
+        self.log.assured().await
     }
 
     /// Waits until nothing can be committed here any more: another coordinator leads, or the log has failed.
@@ -271,7 +292,8 @@ impl Cluster {
         }
     }
 
-    fn watch(self: &Arc<Self>) {
+    /// The answer comes when every node was called once.
+    fn watch(self: &Arc<Self>) -> oneshot::Receiver<()> {
         let (cluster, stop, log) = (Arc::downgrade(self), self.stop.clone(), Arc::clone(&self.log));
         self.spawn(async move {
             tokio::select! {
@@ -285,17 +307,28 @@ impl Cluster {
         });
         let (cluster, stop) = (Arc::downgrade(self), self.stop.clone());
         let interval = self.options.check_interval;
+        let (checked, answer) = oneshot::channel();
+        let first = Arc::clone(self);
         self.spawn(async move {
-            loop {
-                tokio::select! {
-                    () = stop.cancelled() => return,
-                    () = tokio::time::sleep(interval) => {}
+            let watching = async {
+                first.check_nodes().await;
+                drop(first);
+                // Nobody waits for it any more if it took long.
+                let _ = checked.send(());
+                loop {
+                    tokio::time::sleep(interval).await;
+                    // A cluster that was dropped without `close` ends its watch too.
+                    let Some(cluster) = cluster.upgrade() else { return };
+                    cluster.tick().await;
                 }
-                // A cluster that was dropped without `close` ends its watch too.
-                let Some(cluster) = cluster.upgrade() else { return };
-                cluster.tick().await;
+            };
+            // A node that was being brought up is brought up again by whoever comes next.
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = watching => {}
             }
         });
+        answer
     }
 
     /// One round of housekeeping. The watch calls it; tests may.

@@ -187,6 +187,12 @@ impl Coordinator {
         Ok(())
     }
 
+    /// Has nobody wait for the log any more, whatever its disk does: commits under way stay open. For a process that is
+    /// to stop.
+    pub fn abandon(&self) {
+        self.driver.abandon();
+    }
+
     /// A message of a member that was admitted.
     ///
     /// # Errors

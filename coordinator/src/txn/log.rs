@@ -36,6 +36,15 @@ pub trait DecisionLog: Send + Sync + 'static {
     /// Begins to write what was noted.
     fn flush(&self);
 
+    /// Waits until it is certain that nobody else has decided anything that is not known here: not at all, as a rule.
+    ///
+    /// # Errors
+    /// Nothing more can be logged.
+    async fn assured(&self) -> Result<()>;
+
+    /// Logs nothing more: whoever logs next begins with what is durable.
+    fn resign(&self, reason: &Error);
+
     /// Waits until nothing more can be logged, and says why.
     async fn ended(&self) -> Error;
 }
@@ -63,6 +72,14 @@ impl DecisionLog for RaftLog {
 
     fn flush(&self) {
         self.reign.hurry();
+    }
+
+    async fn assured(&self) -> Result<()> {
+        self.reign.assured().await
+    }
+
+    fn resign(&self, reason: &Error) {
+        self.reign.resign(reason);
     }
 
     async fn ended(&self) -> Error {

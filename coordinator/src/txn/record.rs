@@ -74,6 +74,34 @@ impl Machine {
     /// When the record's catalog changes are refused: nothing is changed. Never for a record that was logged, because
     /// it passed here first.
     pub fn apply(&mut self, record: &Record) -> Result<()> {
+        self.apply_once(record, || Ok(()))
+    }
+
+    /// Applies the record if `append` takes it, in place: what it costs does not grow with the state.
+    ///
+    /// # Errors
+    /// Those of `apply`, before `append` was called, and `append`'s: nothing is changed.
+    pub(super) fn apply_once<T>(&mut self, record: &Record, append: impl FnOnce() -> Result<T>) -> Result<T> {
+        let catalog = self.catalog_with(record)?;
+        let appended = append()?;
+        self.take(record, catalog);
+        Ok(appended)
+    }
+
+    /// What the catalog becomes, if it changes.
+    fn catalog_with(&self, record: &Record) -> Result<Option<Arc<CatalogState>>> {
+        match record {
+            Record::Commit { seq, changes, .. } if *seq > self.seq && !changes.is_empty() => {
+                let mut catalog = CatalogState::clone(&self.catalog);
+                catalog.apply_commit(*seq, changes)?;
+                Ok(Some(Arc::new(catalog)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn take(&mut self, record: &Record, catalog: Option<Arc<CatalogState>>) {
+        self.catalog = catalog.unwrap_or_else(|| Arc::clone(&self.catalog));
         match record {
             Record::Found { cluster } => {
                 if self.catalog.cluster() == ClusterId::NONE {
@@ -84,12 +112,7 @@ impl Machine {
                 self.members.entry(*member).or_insert(*incarnation);
             }
             Record::Commit { seq, .. } if *seq <= self.seq => {}
-            Record::Commit { txn, seq, participants, changes, key } => {
-                if !changes.is_empty() {
-                    let mut catalog = CatalogState::clone(&self.catalog);
-                    catalog.apply_commit(*seq, changes)?;
-                    self.catalog = Arc::new(catalog);
-                }
+            Record::Commit { txn, seq, participants, key, .. } => {
                 if !participants.is_empty() {
                     let decision = Decision { seq: *seq, participants: participants.clone() };
                     self.undone.insert(*txn, decision);
@@ -103,7 +126,6 @@ impl Machine {
                 self.undone.remove(txn);
             }
         }
-        Ok(())
     }
 }
 
@@ -118,5 +140,39 @@ mod pairs {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<TxnId, Decision>, D::Error> {
         Ok(Vec::deserialize(from)?.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::txn::KEYS_MAX;
+    use proto::SqlState;
+
+    fn commit(number: u64) -> Record {
+        let txn = TxnId { cluster: ClusterId::NONE, epoch: 1, number };
+        let key = Some(format!("key {number}"));
+        Record::Commit { txn, seq: CommitSeq(number), participants: Vec::new(), changes: Vec::new(), key }
+    }
+
+    /// Were they copied for each commit, it would take an hour.
+    #[test]
+    fn a_commit_with_a_key_does_not_pay_for_all_keys_that_are_remembered() {
+        let mut machine = Machine::new(CatalogState::new(ClusterId::NONE));
+        let count = 2 * KEYS_MAX as u64;
+        (1..=count).for_each(|number| machine.apply_once(&commit(number), || Ok(())).unwrap());
+        assert_eq!(machine.seq, CommitSeq(count));
+        assert_eq!(machine.repeats.of(&format!("key {count}")), Some(CommitSeq(count)));
+        assert_eq!(machine.repeats.of("key 1"), None);
+    }
+
+    #[test]
+    fn what_the_log_does_not_take_leaves_no_trace() {
+        let mut machine = Machine::new(CatalogState::new(ClusterId::NONE));
+        machine.apply(&commit(1)).unwrap();
+        let before = machine.clone();
+        let full = || Err::<(), _>(Error::new(SqlState::DISK_FULL, "the disk is full"));
+        assert_eq!(machine.apply_once(&commit(2), full).unwrap_err().code, SqlState::DISK_FULL);
+        assert_eq!(machine, before);
     }
 }

@@ -4,20 +4,16 @@
 use proto::CommitSeq;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// Keys that are remembered; beyond it the oldest is forgotten.
 pub const KEYS_MAX: usize = 100_000;
 /// Of one key, without the names of its database and role.
 pub const KEY_BYTES_MAX: usize = 64;
 
-/// Cheap to clone: commits take a copy of the state each.
+/// Not cheap to clone: once for each reign.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(from = "Vec<(CommitSeq, String)>", into = "Vec<(CommitSeq, String)>")]
-pub struct Repeats(Arc<Keys>);
-
-#[derive(Debug, Clone, Default, PartialEq)]
-struct Keys {
+pub struct Repeats {
     by_key: BTreeMap<String, CommitSeq>,
     by_age: BTreeMap<CommitSeq, String>,
 }
@@ -25,20 +21,19 @@ struct Keys {
 impl Repeats {
     /// The commit that had this key.
     pub fn of(&self, key: &str) -> Option<CommitSeq> {
-        self.0.by_key.get(key).copied()
+        self.by_key.get(key).copied()
     }
 
     /// A key that was forgotten may come again.
     pub(super) fn add(&mut self, key: &str, seq: CommitSeq) {
-        let keys = Arc::make_mut(&mut self.0);
-        if let Some(former) = keys.by_key.insert(key.to_owned(), seq) {
-            keys.by_age.remove(&former);
+        if let Some(former) = self.by_key.insert(key.to_owned(), seq) {
+            self.by_age.remove(&former);
         }
-        keys.by_age.insert(seq, key.to_owned());
-        if keys.by_age.len() > KEYS_MAX
-            && let Some((_, oldest)) = keys.by_age.pop_first()
+        self.by_age.insert(seq, key.to_owned());
+        if self.by_age.len() > KEYS_MAX
+            && let Some((_, oldest)) = self.by_age.pop_first()
         {
-            keys.by_key.remove(&oldest);
+            self.by_key.remove(&oldest);
         }
     }
 }
@@ -46,13 +41,13 @@ impl Repeats {
 impl From<Vec<(CommitSeq, String)>> for Repeats {
     fn from(pairs: Vec<(CommitSeq, String)>) -> Repeats {
         let by_key = pairs.iter().map(|(seq, key)| (key.clone(), *seq)).collect();
-        Repeats(Arc::new(Keys { by_key, by_age: pairs.into_iter().collect() }))
+        Repeats { by_key, by_age: pairs.into_iter().collect() }
     }
 }
 
 impl From<Repeats> for Vec<(CommitSeq, String)> {
     fn from(repeats: Repeats) -> Self {
-        repeats.0.by_age.iter().map(|(seq, key)| (*seq, key.clone())).collect()
+        repeats.by_age.into_iter().collect()
     }
 }
 

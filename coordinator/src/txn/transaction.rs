@@ -2,6 +2,7 @@
 
 use super::cluster::Cluster;
 use super::listing::Phase;
+use super::log::unknown_outcome;
 use super::repeats::KEY_BYTES_MAX;
 use super::savepoint::{Journal, Noted};
 use crate::catalog::{CatalogChange, CatalogState};
@@ -232,8 +233,8 @@ impl Transaction {
             // A session that went away does not take the answer.
             let _ = answer.send(super::commit::run(self).await);
         });
-        let stopped = || Error::new(SqlState::ADMIN_SHUTDOWN, "the coordinator is shutting down");
-        answered.await.unwrap_or_else(|_| Err(stopped()))
+        let cut_short = || unknown_outcome(&Error::internal("the commit was cut short"));
+        answered.await.unwrap_or_else(|_| Err(cut_short()))
     }
 
     /// Forgets everything, here and on the nodes.

@@ -13,12 +13,16 @@
 //! fsync. Proposals are committed in the order in which they were made.
 //!
 //! Disk full: the write waits and is tried again, new proposals are refused. Any other failure of the disk ends the
-//! thread; what was not answered by then is undecided until the next start.
+//! thread; what was not answered by then is undecided until the next start. In a group nobody waits for the disk longer
+//! than the others wait for their leader (`lease`), and nobody at all once the process is to stop (`Driver::abandon`).
 
 #[cfg(test)]
 mod group_tests;
+mod lease;
 mod reign;
 mod rounds;
+#[cfg(test)]
+mod stuck;
 #[cfg(test)]
 mod tests;
 
@@ -38,9 +42,12 @@ use std::time::Duration;
 use storage::{LogOptions, StorageError, Vfs};
 use tokio::sync::watch;
 
-/// Messages of other members that wait; what comes then is dropped, as a network may.
+/// Messages of other members that wait; what comes then is dropped, as a network may. The last may be longer: a
+/// snapshot is taken however long it is.
 const INBOX_MAX: usize = 4096;
 const INBOX_BYTES_MAX: usize = 128 << 20;
+/// What a write may take that is under way when the member is dropped; then it is left to the end of the process.
+const STOP_TIMEOUT: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 5 });
 
 /// What entries add up to. The same entries give the same state on every member.
 pub trait StateMachine: Clone + Send + Sync + Sized + 'static {
@@ -110,17 +117,23 @@ pub struct Driver<M> {
     incarnation: u64,
     voters: Vec<u64>,
     thread: Option<JoinHandle<()>>,
+    /// `None` for who is alone.
+    watchdog: Option<JoinHandle<()>>,
 }
 
 struct Shared {
     waiting: Mutex<Waiting>,
     arrived: Condvar,
+    /// Told when the member has ended.
+    ended: Condvar,
 }
 
 #[derive(Default)]
 struct Waiting {
-    /// The term in which proposals are taken.
-    reign: Option<u64>,
+    /// In which proposals are taken.
+    reign: Option<reign::Throne>,
+    /// The term in which the member must not lead any more.
+    step_down: Option<u64>,
     proposals: Vec<Proposal>,
     /// Given to the last proposal.
     last_id: u64,
@@ -130,6 +143,8 @@ struct Waiting {
     message_bytes: usize,
     disk_full: bool,
     stopped: bool,
+    /// The thread does nothing more.
+    ended: bool,
 }
 
 impl<M: StateMachine> Driver<M> {
@@ -151,20 +166,28 @@ impl<M: StateMachine> Driver<M> {
         let (member, incarnation, voters) = (disk.member(), disk.incarnation(), entries.voters().to_vec());
         let corrupt = |reason| Error::new(SqlState::DATA_CORRUPTED, format!("the catalog cannot be read: {reason}"));
         let machine = Arc::new(RwLock::new(M::decode(entries.snapshot_state()).map_err(corrupt)?));
-        let shared = Arc::new(Shared { waiting: Mutex::default(), arrived: Condvar::new() });
+        let (arrived, ended) = (Condvar::new(), Condvar::new());
+        let shared = Arc::new(Shared { waiting: Mutex::default(), arrived, ended });
         let (standing, seen) = watch::channel(Standing::Following { leader: None });
         let alone = voters == [member];
         let applied = entries.snapshot_index();
         let core = Core::new(Options::new(member, incarnation), entries);
-        let mut rounds = Rounds::new(core, disk, Arc::clone(&machine), applied, Arc::clone(&shared), standing);
+        let parts = (Arc::clone(&machine), Arc::clone(&shared), standing.clone());
+        let mut rounds = Rounds::new(core, disk, applied, parts);
         rounds.log_bytes_max = options.log_bytes_max;
         rounds.outbox = Some(outbox);
-        rounds.ticks = (!alone).then(|| rounds::Ticks::new(clock, options.tick));
+        rounds.ticks = (!alone).then(|| rounds::Ticks::new(Arc::clone(&clock), options.tick));
         rounds.run(if alone { vec![Input::Campaign] } else { Vec::new() })?;
         assert!(!alone || matches!(rounds.role(), Role::Leader { .. }), "who is alone is elected at once");
-        let spawned = std::thread::Builder::new().name("raft".to_owned()).spawn(move || rounds.run_all());
-        let thread = spawned.map_err(|e| Error::internal(format!("could not start the raft thread: {e}")))?;
-        Ok(Driver { shared, machine, standing: seen, member, incarnation, voters, thread: Some(thread) })
+        let thread = Some(spawn("raft", move || rounds.run_all())?);
+        let mut driver =
+            Driver { shared, machine, standing: seen, member, incarnation, voters, thread, watchdog: None };
+        if !alone {
+            let (shared, tick) = (Arc::clone(&driver.shared), options.tick);
+            let watch = move || lease::watch(&shared, &standing, clock.as_ref(), tick);
+            driver.watchdog = Some(spawn("raft watchdog", watch)?);
+        }
+        Ok(driver)
     }
 
     /// This member's number, from 1.
@@ -201,24 +224,68 @@ impl<M: StateMachine> Driver<M> {
             Error::new(SqlState::PROTOCOL_VIOLATION, format!("not a message of the replicated log: {e}"))
         })?;
         let mut waiting = self.shared.waiting.lock();
-        if waiting.messages.len() < INBOX_MAX && waiting.message_bytes + message.len() <= INBOX_BYTES_MAX {
+        if waiting.messages.len() < INBOX_MAX && waiting.message_bytes < INBOX_BYTES_MAX {
             waiting.message_bytes += message.len();
             waiting.messages.push(parsed);
             self.shared.arrived.notify_one();
         }
         Ok(())
     }
+
+    /// Has nobody wait for the log any more, although its thread may sit in a write: what was proposed stays open. For a
+    /// process that is to stop.
+    pub fn abandon(&self) {
+        let mut waiting = self.shared.waiting.lock();
+        waiting.stopped = true;
+        waiting.end_reign(&shutting_down());
+        self.shared.arrived.notify_one();
+    }
+}
+
+impl Waiting {
+    /// Nothing more is taken; who waits for something is told why.
+    fn end_reign(&mut self, end: &Error) {
+        let Some(reign) = self.reign.take() else { return };
+        self.proposals.clear();
+        self.undecided_bytes = 0;
+        reign.progress.send_modify(|progress| progress.end = Some(end.clone()));
+    }
+
+    /// The same, and the member is to make way for another as soon as it can.
+    fn step_down(&mut self, end: &Error) {
+        self.step_down = self.reign.as_ref().map(|reign| reign.term);
+        self.end_reign(end);
+    }
 }
 
 impl<M> Drop for Driver<M> {
     fn drop(&mut self) {
-        self.shared.waiting.lock().stopped = true;
+        let mut waiting = self.shared.waiting.lock();
+        waiting.stopped = true;
         self.shared.arrived.notify_one();
-        if let Some(thread) = self.thread.take() {
+        let has_ended = |waiting: &mut Waiting| !waiting.ended;
+        if self.shared.ended.wait_while_for(&mut waiting, has_ended, STOP_TIMEOUT).timed_out() {
+            tracing::error!("a write of the coordinator's log does not end: it is left behind");
+            waiting.end_reign(&shutting_down());
+            waiting.ended = true;
+            self.thread = None;
+        }
+        drop(waiting);
+        self.shared.ended.notify_all();
+        for thread in self.thread.take().into_iter().chain(self.watchdog.take()) {
             // A panic there was reported when it happened.
             let _ = thread.join();
         }
     }
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+    spawned.map_err(|e| Error::internal(format!("could not start the thread \"{name}\": {e}")))
+}
+
+fn shutting_down() -> Error {
+    Error::new(SqlState::ADMIN_SHUTDOWN, "the coordinator is shutting down")
 }
 
 /// What to do about a directory that cannot be opened, where there is something.

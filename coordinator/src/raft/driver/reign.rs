@@ -3,9 +3,10 @@
 use super::Shared;
 use crate::raft::core::{PROPOSAL_BYTES_MAX, Proposal};
 use bytes::Bytes;
-use proto::{Error, Reaction, Result, SqlState};
+use proto::{Clock, Error, Reaction, Result, SqlState};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// Proposals that wait or are being written; more are refused.
@@ -19,12 +20,22 @@ pub struct Reign {
     pub(super) term: u64,
     pub(super) shared: Arc<Shared>,
     pub(super) progress: Arc<watch::Sender<Progress>>,
+    /// `None` for who is alone.
+    pub(super) clock: Option<Arc<dyn Clock>>,
+}
+
+/// A reign as those see it who may end it.
+pub(super) struct Throne {
+    pub(super) term: u64,
+    pub(super) progress: Arc<watch::Sender<Progress>>,
 }
 
 #[derive(Default, Clone)]
 pub(super) struct Progress {
     /// All proposals up to this one are committed and applied.
     pub(super) committed: u64,
+    /// On the leader's clock: until then nobody else leads. See `lease`.
+    pub(super) assured_until: Duration,
     /// The reign is over: nothing more will be known here.
     pub(super) end: Option<Error>,
 }
@@ -52,7 +63,7 @@ impl Reign {
         }
         let mut waiting = self.shared.waiting.lock();
         let refuse = |code, text: &str| Err(Error::new(code, text).reaction(Reaction::Abort));
-        if waiting.reign != Some(self.term) {
+        if waiting.reign.as_ref().is_none_or(|reign| reign.term != self.term) {
             return Err(deposed());
         }
         if waiting.disk_full {
@@ -87,6 +98,39 @@ impl Reign {
         match &reached.end {
             Some(end) if reached.committed < proposal => Err(end.clone()),
             _ => Ok(()),
+        }
+    }
+
+    /// Waits until it is certain that no other member leads, as it is most of the time: whatever was acknowledged by
+    /// anybody until this was called is in this reign's state.
+    ///
+    /// # Errors
+    /// What ended the reign. It ends soon if that cannot be had.
+    pub async fn assured(&self) -> Result<()> {
+        let is_assured = |progress: &Progress| {
+            let in_time = |clock: &Arc<dyn Clock>| clock.elapsed() < progress.assured_until;
+            progress.end.is_some() || self.clock.as_ref().is_none_or(in_time)
+        };
+        let known = |progress: &Progress| progress.end.clone().map_or(Ok(()), Err);
+        {
+            let progress = self.progress.borrow();
+            if is_assured(&progress) {
+                return known(&progress);
+            }
+        }
+        let mut progress = self.progress.subscribe();
+        let progress = progress.wait_for(is_assured).await.expect("the sender lives in self");
+        known(&progress)
+    }
+
+    /// Gives the reign up, so that another begins: one that has lost track of what it did.
+    pub fn resign(&self, reason: &Error) {
+        let mut waiting = self.shared.waiting.lock();
+        if waiting.reign.as_ref().is_some_and(|reign| reign.term == self.term) {
+            waiting.step_down(reason);
+            // There is nobody else: the member ends, to be started again.
+            waiting.stopped |= self.clock.is_none();
+            self.shared.arrived.notify_one();
         }
     }
 

@@ -1,14 +1,15 @@
 //! The thread's work: what has come in, one round of the core after the other, what they say of proposals and reigns.
 
-use super::reign::{Progress, Reign, deposed};
-use super::{Handover, Outbox, Shared, Standing, StateMachine};
+use super::lease::{self, Heard};
+use super::reign::{Progress, Reign, Throne, deposed};
+use super::{Handover, Outbox, Shared, Standing, StateMachine, shutting_down};
 use crate::raft::core::{After, Apply, Core, Decided, Input, Persist, Role};
 use crate::raft::disk::{Disk, Durable};
 use bytes::Bytes;
 use parking_lot::RwLock;
 use proto::{Clock, Error, Result, SqlState};
 use protobuf::Message as _;
-use raft::prelude::Message;
+use raft::prelude::{Message, MessageType};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,8 @@ pub(super) struct Rounds<M> {
     reign: Option<Reign>,
     /// Its proposals that are not committed yet: number and bytes.
     undecided: VecDeque<(u64, usize)>,
+    /// In our reign.
+    heard: Heard,
     pub(super) outbox: Option<Arc<dyn Outbox>>,
     /// `None` for who is alone.
     pub(super) ticks: Option<Ticks>,
@@ -75,10 +78,8 @@ impl<M: StateMachine> Rounds<M> {
     pub(super) fn new(
         core: Core,
         disk: Disk,
-        machine: Arc<RwLock<M>>,
         applied: u64,
-        shared: Arc<Shared>,
-        standing: watch::Sender<Standing<M>>,
+        (machine, shared, standing): (Arc<RwLock<M>>, Arc<Shared>, watch::Sender<Standing<M>>),
     ) -> Rounds<M> {
         Rounds {
             core,
@@ -90,6 +91,7 @@ impl<M: StateMachine> Rounds<M> {
             standing,
             reign: None,
             undecided: VecDeque::new(),
+            heard: Heard::default(),
             outbox: None,
             ticks: None,
         }
@@ -106,7 +108,7 @@ impl<M: StateMachine> Rounds<M> {
                 return self.end(error);
             }
         }
-        self.end(Error::new(SqlState::ADMIN_SHUTDOWN, "the coordinator is shutting down"));
+        self.end(shutting_down());
     }
 
     /// Waits for something to do. `None`: nothing will come any more.
@@ -114,7 +116,7 @@ impl<M: StateMachine> Rounds<M> {
         let mut waiting = self.shared.waiting.lock();
         loop {
             let proposed = waiting.hurried && !waiting.proposals.is_empty();
-            if waiting.stopped || proposed || !waiting.messages.is_empty() {
+            if waiting.stopped || proposed || !waiting.messages.is_empty() || waiting.step_down.is_some() {
                 break;
             }
             match self.ticks.as_ref().map(Ticks::until_next) {
@@ -131,13 +133,38 @@ impl<M: StateMachine> Rounds<M> {
         waiting.message_bytes = 0;
         let messages = std::mem::take(&mut waiting.messages);
         let proposals = std::mem::take(&mut waiting.proposals);
+        let step_down = waiting.step_down.take().map(Input::StepDown);
         drop(waiting);
         self.undecided.extend(proposals.iter().map(|proposal| (proposal.id, proposal.data.len())));
-        let ticks = self.ticks.as_mut().map_or(0, Ticks::take);
+        let mut ticks = self.ticks.as_mut().map_or(0, Ticks::take);
+        if messages.iter().any(lease::is_leaders) && !matches!(self.core.role(), Role::Leader { .. }) {
+            // They were due before the leader's word is heard, and must not count as silence behind it: see `lease`.
+            ticks = 0;
+        }
+        self.renew(&messages);
         // Messages first: an answer that waited while we slept is an answer.
         let messages = messages.into_iter().map(Input::Message);
         let ticks = std::iter::repeat_n(Input::Tick, ticks);
-        Some(messages.chain(ticks).chain(proposals.into_iter().map(Input::Propose)).collect())
+        let proposals = proposals.into_iter().map(Input::Propose);
+        Some(step_down.into_iter().chain(messages).chain(ticks).chain(proposals).collect())
+    }
+
+    /// The reign's lease, by the answers to heartbeats.
+    fn renew(&mut self, messages: &[Message]) {
+        let (Some(reign), Some(ticks)) = (&self.reign, &self.ticks) else { return };
+        let voters = self.core.entries().voters();
+        let is_answer = |message: &&Message| {
+            message.get_msg_type() == MessageType::MsgHeartbeatResponse
+                && message.term == reign.term
+                && voters.contains(&message.from)
+        };
+        messages.iter().filter(is_answer).for_each(|answer| self.heard.note(answer));
+        let Some(end) = self.heard.lease_end(voters.len(), ticks.interval) else { return };
+        reign.progress.send_if_modified(|progress| {
+            let longer = end > progress.assured_until;
+            progress.assured_until = end.max(progress.assured_until);
+            longer
+        });
     }
 
     /// All rounds that the inputs need, then a snapshot if it is time.
@@ -164,7 +191,10 @@ impl<M: StateMachine> Rounds<M> {
     }
 
     fn send(&self, messages: Vec<Message>) -> Result<()> {
-        for message in messages {
+        for mut message in messages {
+            if let Some(ticks) = &self.ticks {
+                lease::stamp(&mut message, ticks.clock.elapsed());
+            }
             let bytes = message.write_to_bytes();
             let bytes = bytes.map_err(|e| Error::internal(format!("a message cannot be written: {e}")))?;
             let outbox = self.outbox.as_ref().expect("who is alone has nobody to send to");
@@ -231,7 +261,10 @@ impl<M: StateMachine> Rounds<M> {
         let Some(reign) = &self.reign else { return };
         let decided = self.undecided.iter().take_while(|(id, _)| *id <= last).count();
         let bytes = self.undecided.drain(..decided).map(|(_, bytes)| bytes).sum::<usize>();
-        self.shared.waiting.lock().undecided_bytes -= bytes;
+        let mut waiting = self.shared.waiting.lock();
+        // Nothing is counted any more when the reign was ended by others.
+        waiting.undecided_bytes = waiting.undecided_bytes.saturating_sub(bytes);
+        drop(waiting);
         reign.progress.send_modify(|progress| progress.committed = last);
     }
 
@@ -252,11 +285,17 @@ impl<M: StateMachine> Rounds<M> {
         if self.reign.is_some() || self.applied.1 != term {
             return;
         }
-        self.shared.waiting.lock().reign = Some(term);
-        let progress = Arc::new(watch::Sender::new(Progress::default()));
-        let reign = Reign { term, shared: Arc::clone(&self.shared), progress };
-        self.reign = Some(reign.clone());
+        let clock = self.ticks.as_ref().map(|ticks| Arc::clone(&ticks.clock));
+        // Not assured yet: it begins with the first answer.
+        let assured_until = clock.as_ref().map(|clock| clock.elapsed()).unwrap_or_default();
+        let progress = Arc::new(watch::Sender::new(Progress { assured_until, ..Progress::default() }));
+        self.heard = Heard::default();
         let machine = Handover::new(self.machine.read().clone());
+        let reign = Reign { term, shared: Arc::clone(&self.shared), progress: Arc::clone(&progress), clock };
+        self.reign = Some(reign.clone());
+        let mut waiting = self.shared.waiting.lock();
+        waiting.reign = Some(Throne { term, progress });
+        // Under the lock, so that who ends it speaks later.
         self.standing.send_replace(Standing::Leading { reign, machine });
     }
 
@@ -280,20 +319,16 @@ impl<M: StateMachine> Rounds<M> {
 
 impl<M> Rounds<M> {
     fn end_reign(&mut self, end: &Error) {
-        let Some(reign) = self.reign.take() else { return };
+        self.reign = None;
         self.undecided.clear();
-        {
-            let mut waiting = self.shared.waiting.lock();
-            waiting.reign = None;
-            waiting.proposals.clear();
-            waiting.undecided_bytes = 0;
-        }
-        reign.progress.send_modify(|progress| progress.end = Some(end.clone()));
+        self.shared.waiting.lock().end_reign(end);
     }
 
     fn end(&mut self, error: Error) {
         self.end_reign(&error);
         self.standing.send_replace(Standing::Ended(error));
+        self.shared.waiting.lock().ended = true;
+        self.shared.ended.notify_all();
     }
 }
 

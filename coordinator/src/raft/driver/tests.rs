@@ -1,5 +1,6 @@
 //! One member, from outside.
 
+use super::stuck::StuckVfs;
 use super::*;
 use storage::SimVfs;
 use storage::vfs::Fault;
@@ -46,14 +47,24 @@ impl Outbox for Void {
 
 type Open = (Driver<Text>, Reign, String);
 
-fn try_open(vfs: &SimVfs, log_bytes_max: u64, genesis: impl FnOnce() -> Genesis) -> Result<Driver<Text>> {
+fn try_open(vfs: Arc<dyn Vfs>, log_bytes_max: u64, genesis: impl FnOnce() -> Genesis) -> Result<Driver<Text>> {
     let options = DriverOptions { log_bytes_max, segment_bytes_max: 4096, tick: Duration::from_millis(100) };
-    Driver::open(Arc::new(vfs.clone()), Arc::new(Frozen), Path::new("/c"), options, Arc::new(Void), genesis)
+    Driver::open(vfs, Arc::new(Frozen), Path::new("/c"), options, Arc::new(Void), genesis)
+}
+
+fn alone() -> Genesis {
+    Genesis { member: 1, incarnation: 5, voters: vec![1], state: Bytes::from_static(b">") }
 }
 
 fn open_with(vfs: &SimVfs, log_bytes_max: u64) -> Open {
-    let genesis = || Genesis { member: 1, incarnation: 5, voters: vec![1], state: Bytes::from_static(b">") };
-    let driver = try_open(vfs, log_bytes_max, genesis).unwrap();
+    leading(try_open(Arc::new(vfs.clone()), log_bytes_max, alone).unwrap())
+}
+
+fn open_on(vfs: Arc<dyn Vfs>) -> Open {
+    leading(try_open(vfs, 1 << 20, alone).unwrap())
+}
+
+fn leading(driver: Driver<Text>) -> Open {
     let standing = driver.standing().borrow().clone();
     let Standing::Leading { reign, machine } = standing else { panic!("who is alone leads at once") };
     (driver, reign, machine.take().unwrap().0)
@@ -130,6 +141,48 @@ async fn a_full_disk_delays_what_was_promised_and_refuses_the_rest() {
 }
 
 #[tokio::test]
+async fn a_full_disk_does_not_keep_a_process_that_is_to_stop() {
+    let vfs = SimVfs::new(7);
+    let (driver, reign, _) = open(&vfs);
+    vfs.set_fault(Fault::Full(0));
+    let caught = reign.propose(b"a".to_vec(), true).unwrap();
+    while !driver.shared.waiting.lock().disk_full {
+        tokio::task::yield_now().await;
+    }
+    driver.abandon();
+    assert_eq!(reign.committed(caught).await.unwrap_err().code, SqlState::ADMIN_SHUTDOWN);
+    drop(driver);
+    vfs.heal();
+    assert_eq!(open(&vfs).2, ">", "it was refused whole, every time");
+}
+
+#[tokio::test]
+async fn a_sync_that_does_not_end_does_not_keep_a_process_that_is_to_stop() {
+    let vfs = StuckVfs::new(SimVfs::new(8));
+    let (driver, reign, _) = open_on(Arc::new(vfs.clone()));
+    vfs.hold(true);
+    let caught = reign.propose(b"a".to_vec(), true).unwrap();
+    // Nothing tells that the thread sits in it; without the wait it would be abandoned before, which is right as well.
+    while !driver.shared.waiting.lock().proposals.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    driver.abandon();
+    assert_eq!(reign.committed(caught).await.unwrap_err().code, SqlState::ADMIN_SHUTDOWN);
+    drop(driver);
+    vfs.hold(false);
+}
+
+#[tokio::test]
+async fn who_is_alone_and_resigns_ends_to_be_started_again() {
+    let vfs = SimVfs::new(9);
+    let (driver, reign, _) = open(&vfs);
+    reign.resign(&Error::internal("lost track"));
+    assert_eq!(reign.ended().await.message, "lost track");
+    let mut standing = driver.standing();
+    standing.wait_for(|standing| matches!(standing, Standing::Ended(_))).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_failed_sync_ends_the_member_and_leaves_the_outcome_open() {
     let vfs = SimVfs::new(5);
     let (driver, reign, _) = open(&vfs);
@@ -151,7 +204,7 @@ fn a_directory_of_an_older_version_is_refused_with_advice() {
     bytes[8] = 3;
     vfs.set_contents(path, &bytes);
     let genesis = || unreachable!("the directory is there");
-    let error = try_open(&vfs, 1, genesis).err().unwrap();
+    let error = try_open(Arc::new(vfs), 1, genesis).err().unwrap();
     assert_eq!(error.code, SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE);
     assert_eq!(error.message, "\"/c/CATALOG\" has format version 3, this build reads version 4");
     assert!(error.hint.unwrap().contains("not migrated"));

@@ -15,7 +15,7 @@
 //! - Nobody is told `Commit` of a decision before `Recorded`, and nobody `Abort` behind `Decide`, unless `Placed` says no.
 //! - No sequence is closed while a participant that is up may still be undecided.
 
-use super::unknown;
+use super::{deposed_meanwhile, unknown};
 use crate::txn::log::unknown_outcome;
 use crate::txn::planted::{Plan, Planted};
 use proto::{CommitMode, CommitSeq, Error, NodeName, Reaction, Result, SqlState, TxnOutcome};
@@ -398,10 +398,7 @@ impl Commit {
                 self.answer(Err(unknown_outcome(&Error::new(SqlState::CONNECTION_FAILURE, text))))
             }
             State::Telling { seq, .. } | State::Showing(seq) => self.answer(Ok(seq)),
-            State::Committing(_) | State::Resolving { .. } => {
-                let answer = Err(unknown(&self.participants[0]));
-                self.answer(answer)
-            }
+            State::Committing(_) | State::Resolving { .. } => self.answer(Err(deposed_meanwhile())),
             State::Aborting { cause, .. } => self.answer(Err(cause)),
         }
     }

@@ -35,9 +35,9 @@ use storage::failpoint;
 const RESOLVE_INTERVAL: Duration = Duration::from_millis(50);
 
 pub(super) async fn run(mut txn: Transaction) -> Result<CommitSeq> {
-    let settled = txn.staging.flush().await;
+    let settled = settle(&mut txn).await;
     let mut ending = Ending::new(&mut txn);
-    let outputs = ending.commit.step(Input::Settled(settled));
+    let outputs = ending.commit.step(settled);
     let repeated = Arc::clone(&ending.repeated);
     let cluster = Arc::clone(&ending.cluster);
     let ended = ending.carry_out(outputs).await;
@@ -49,11 +49,27 @@ pub(super) async fn run(mut txn: Transaction) -> Result<CommitSeq> {
 
 /// Tells all participants to forget the transaction. One that cannot be told now is told when it comes up.
 pub(super) async fn abort(txn: &mut Transaction) {
-    let _ = txn.staging.flush().await;
+    let settled = settle(txn).await;
     let mut ending = Ending::new(txn);
-    let outputs = ending.commit.give_up();
+    let outputs = match settled {
+        Input::Deposed => ending.commit.step(settled),
+        _ => ending.commit.give_up(),
+    };
     // It says that the transaction was aborted.
     let _ = ending.carry_out(outputs).await;
+}
+
+/// Waits until its rows are on their nodes: not on a node that hangs when there is nothing more to commit here.
+async fn settle(txn: &mut Transaction) -> Input {
+    let cluster = Arc::clone(&txn.cluster);
+    tokio::select! {
+        biased;
+        settled = txn.staging.flush() => Input::Settled(settled),
+        () = cluster.ended.cancelled() => {
+            txn.ended = true;
+            Input::Deposed
+        }
+    }
 }
 
 /// The end of a transaction, and what it needs to come about.
@@ -141,10 +157,13 @@ impl<'a> Ending<'a> {
             Output::Decide => {
                 failpoint::pass("c5");
                 let participants = self.links.keys().cloned().collect();
+                // From here on the log says how it ended, and nobody may abort it, not even a panic.
+                self.txn.ended = true;
                 let placed = cluster.decide(self.txn, participants, &self.repeated).map(|(seq, position, catalog)| {
                     self.decided = Some((position, catalog));
                     seq
                 });
+                self.txn.ended = placed.is_ok();
                 self.inputs.push_back(Input::Placed(placed));
             }
             Output::TakeSequence => {
@@ -228,6 +247,16 @@ impl<'a> Ending<'a> {
     }
 }
 
+impl Drop for Ending<'_> {
+    /// A bug must not leave a sequence open, behind which no commit would be seen any more. Who leads next begins from the
+    /// log, and finds out how this one ended.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.cluster.log.resign(&Error::internal("a commit ended in a panic"));
+        }
+    }
+}
+
 /// A coordinator that dies at a failpoint sends nothing more.
 async fn the_living() {
     if failpoint::is_dying() {
@@ -268,6 +297,12 @@ fn unknown(node: &NodeName) -> Error {
     Error::new(SqlState::TRANSACTION_RESOLUTION_UNKNOWN, text)
         .detail("Whether the transaction was committed is not known.")
         .reaction(Reaction::Resolve)
+}
+
+/// The same, when the node was no longer waited for.
+fn deposed_meanwhile() -> Error {
+    let text = "this coordinator does not lead any more: whether the transaction was committed is not known";
+    Error::new(SqlState::TRANSACTION_RESOLUTION_UNKNOWN, text).reaction(Reaction::Resolve)
 }
 
 /// What a transaction rests on, and what must still hold when it commits.
@@ -322,10 +357,8 @@ impl Cluster {
         let seq = self.sequence.open();
         let (changes, key) = (txn.changes.clone(), txn.key.clone());
         let record = Record::Commit { txn: txn.id, seq, participants, changes, key };
-        let mut next = tip.clone();
-        let appended = next.apply(&record).and_then(|()| self.log.append(&record));
+        let appended = tip.apply_once(&record, || self.log.append(&record));
         let position = appended.inspect_err(|_| self.sequence.close(seq))?;
-        *tip = next;
         *self.newest.write() = Arc::clone(&tip.catalog);
         self.new_chunks.published(added_chunks(&txn.changes));
         Ok((seq, position, Arc::clone(&tip.catalog)))

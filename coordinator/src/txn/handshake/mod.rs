@@ -39,7 +39,13 @@ impl Cluster {
         let before = self.running.lock().clone();
         if link.is_up() {
             match link.hello().await {
-                Ok(status) => return self.settle_up(&link, &before, &status).await,
+                Ok(status) => match self.check_same(node, &status) {
+                    Ok(()) => return self.settle_up(&link, &before, &status).await,
+                    Err(error) => {
+                        tracing::warn!(node = %link.name(), %error, "a data node is another than it was");
+                        link.set_down(error);
+                    }
+                },
                 Err(error) => tracing::warn!(node = %link.name(), %error, "a data node does not answer"),
             }
         }
@@ -52,6 +58,17 @@ impl Cluster {
                 }
             }
         }
+    }
+
+    /// Whether who answers is the one that was brought up: a node may have been started anew since, unseen, and from
+    /// other files, older ones even.
+    fn check_same(&self, def: &NodeDef, status: &NodeStatus) -> Result<()> {
+        check_identity(def, status, self.reign())?;
+        if status.epoch_max < self.epoch {
+            let text = format!("{} does not remember whom it obeys", def.address());
+            return Err(Error::new(SqlState::CONNECTION_FAILURE, text).reaction(Reaction::Retry));
+        }
+        Ok(())
     }
 
     /// What a commit or abort could not tell an up node, although it never was seen down.

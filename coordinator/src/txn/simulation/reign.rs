@@ -203,9 +203,7 @@ impl World<Transactions> {
         reign.last = seq;
         let participants = open.participants.iter().cloned().collect();
         let record = Record::Commit { txn, seq, participants, changes: open.changes.clone(), key: None };
-        let mut next = reign.tip.clone();
-        next.apply(&record).inspect_err(|_| reign.sequence.close(seq))?;
-        reign.tip = next;
+        reign.tip.apply(&record).inspect_err(|_| reign.sequence.close(seq))?;
         open.made = Some(Arc::clone(&reign.tip.catalog));
         reign.new_chunks.published(added_chunks(&open.changes));
         self.app.history.placed(txn, seq);
