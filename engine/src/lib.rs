@@ -5,7 +5,7 @@
 //! (chunks are read through `ChunkStore`), and keeps no catalog (relations are looked up through `Relations`).
 //!
 //! Rooms: `types` (Postgres types and their text and binary forms) · `functions` (what DataFusion lacks) · `semantics`
-//! (where DataFusion and PostgreSQL differ, PostgreSQL wins) · `plan` (provider, scan, fragmenter, exchange, explain).
+//! (where DataFusion and PostgreSQL differ, PostgreSQL wins) · `gapfill` (rows for empty buckets) · `plan` (provider, scan, fragmenter, exchange, explain).
 //!
 //! Invariants
 //! - No scan ever declares hash partitioning: DataFusion would take it for its own hash and join wrongly.
@@ -13,6 +13,7 @@
 //! - Arrow times are microseconds; `timestamptz` columns are `Timestamp(Microsecond, "UTC")`; text is `Utf8`.
 
 pub mod functions;
+mod gapfill;
 pub mod placement;
 pub mod plan;
 pub mod semantics;

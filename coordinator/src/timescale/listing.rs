@@ -7,7 +7,7 @@ use crate::pgcatalog::{ListedArgument, ListedFunction};
 const UNLISTED: &[&str] = &["by_range", "by_hash", "set_config", "pg_cancel_backend", "pg_terminate_backend"];
 
 /// `(name, result, kind, arguments as name, type and default)` of what the engine computes.
-type Computed = (&'static str, &'static str, char, &'static [(&'static str, &'static str, &'static str)]);
+type Computed = (&'static str, &'static str, char, Arguments);
 
 const COMPUTED: &[Computed] = &[
     ("first", "anyelement", 'a', &[("", "anyelement", ""), ("", "\"any\"", "")]),
@@ -48,15 +48,87 @@ const COMPUTED: &[Computed] = &[
         ],
     ),
     bucket(INSTANT, &[WIDTH, ("ts", INSTANT, ""), ("origin", INSTANT, "")]),
+    gapfill(
+        "bigint",
+        &[
+            ("bucket_width", "bigint", ""),
+            ("ts", "bigint", ""),
+            ("start", "bigint", "NULL::bigint"),
+            ("finish", "bigint", "NULL::bigint"),
+        ],
+    ),
+    gapfill(
+        "integer",
+        &[
+            ("bucket_width", "integer", ""),
+            ("ts", "integer", ""),
+            ("start", "integer", "NULL::integer"),
+            ("finish", "integer", "NULL::integer"),
+        ],
+    ),
+    gapfill(
+        "smallint",
+        &[
+            ("bucket_width", "smallint", ""),
+            ("ts", "smallint", ""),
+            ("start", "smallint", "NULL::smallint"),
+            ("finish", "smallint", "NULL::smallint"),
+        ],
+    ),
+    gapfill("date", &[WIDTH, ("ts", "date", ""), ("start", "date", "NULL::date"), ("finish", "date", "NULL::date")]),
+    gapfill(STAMP, &[WIDTH, ("ts", STAMP, ""), ("start", STAMP, NULL_STAMP), ("finish", STAMP, NULL_STAMP)]),
+    gapfill(
+        INSTANT,
+        &[WIDTH, ("ts", INSTANT, ""), ("start", INSTANT, NULL_INSTANT), ("finish", INSTANT, NULL_INSTANT)],
+    ),
+    gapfill(
+        INSTANT,
+        &[
+            WIDTH,
+            ("ts", INSTANT, ""),
+            ("timezone", "text", ""),
+            ("start", INSTANT, NULL_INSTANT),
+            ("finish", INSTANT, NULL_INSTANT),
+        ],
+    ),
+    (
+        "locf",
+        "anyelement",
+        'f',
+        &[
+            ("value", "anyelement", ""),
+            ("prev", "anyelement", "NULL::unknown"),
+            ("treat_null_as_missing", "boolean", "false"),
+        ],
+    ),
+    interpolate("bigint", &[("value", "bigint", ""), PREV, NEXT]),
+    interpolate("double precision", &[("value", "double precision", ""), PREV, NEXT]),
+    interpolate("integer", &[("value", "integer", ""), PREV, NEXT]),
+    interpolate("real", &[("value", "real", ""), PREV, NEXT]),
+    interpolate("smallint", &[("value", "smallint", ""), PREV, NEXT]),
 ];
 
 const STAMP: &str = "timestamp without time zone";
 const INSTANT: &str = "timestamp with time zone";
 const WIDTH: (&str, &str, &str) = ("bucket_width", "interval", "");
 const OFFSET: (&str, &str, &str) = ("offset", "interval", "");
+const NULL_STAMP: &str = "NULL::timestamp without time zone";
+const NULL_INSTANT: &str = "NULL::timestamp with time zone";
+const PREV: (&str, &str, &str) = ("prev", "record", "NULL::record");
+const NEXT: (&str, &str, &str) = ("next", "record", "NULL::record");
 
-const fn bucket(result: &'static str, arguments: &'static [(&'static str, &'static str, &'static str)]) -> Computed {
+type Arguments = &'static [(&'static str, &'static str, &'static str)];
+
+const fn bucket(result: &'static str, arguments: Arguments) -> Computed {
     ("time_bucket", result, 'f', arguments)
+}
+
+const fn gapfill(result: &'static str, arguments: Arguments) -> Computed {
+    ("time_bucket_gapfill", result, 'f', arguments)
+}
+
+const fn interpolate(result: &'static str, arguments: Arguments) -> Computed {
+    ("interpolate", result, 'f', arguments)
 }
 
 pub(crate) fn listed() -> Vec<ListedFunction> {

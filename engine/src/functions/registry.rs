@@ -2,9 +2,9 @@
 //! PostgreSQL has not, and some that show its insides.
 
 use super::{
-    arithmetic, avg, bookend, cast, clock, date_arithmetic, date_makers, date_parts, histogram, math, narrowed,
-    numeric_digits, ordered_set, overlaps, regexp, series, spread, substring, sum, text, time_bucket, to_char,
-    typed_text, undefined,
+    arithmetic, avg, bookend, cast, clock, date_arithmetic, date_makers, date_parts, gapfill, histogram, math,
+    narrowed, numeric_digits, ordered_set, overlaps, regexp, series, spread, substring, sum, text, time_bucket,
+    to_char, typed_text, undefined,
 };
 use datafusion::execution::SessionStateDefaults;
 use datafusion::logical_expr::expr::ScalarFunction;
@@ -70,6 +70,7 @@ impl Registry {
             date_arithmetic::functions(),
             date_makers::functions(),
             date_parts::functions(),
+            gapfill::functions(),
             math::functions(),
             numeric_digits::functions(),
             overlaps::functions(),

@@ -16,6 +16,7 @@ use chrono::{DateTime, Datelike, NaiveDate};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::{Expr, Operator, ScalarUDF};
 use proto::{Error, SqlState};
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// Monday 2000-01-03 00:00, microseconds since 1970.
@@ -32,7 +33,7 @@ pub fn functions() -> Vec<Arc<ScalarUDF>> {
     ]
 }
 
-fn overload(types: &[DataType]) -> Option<Overload> {
+pub(super) fn overload(types: &[DataType]) -> Option<Overload> {
     let (width, time) = (types.first()?, types.get(1)?);
     if class(width) == Class::Integer || (class(time) == Class::Integer && class(width) == Class::Unknown) {
         if class(time) != Class::Integer || types.len() > 3 {
@@ -95,14 +96,14 @@ fn mixed_error() -> Error {
 }
 
 /// A bucket width that has been checked.
-#[derive(Debug, Clone, Copy)]
-enum Width {
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum Width {
     Months(i64),
     Us(i64),
 }
 
 impl Width {
-    fn new(value: IntervalMonthDayNano) -> Result<Width, Error> {
+    pub fn new(value: IntervalMonthDayNano) -> Result<Width, Error> {
         let (months, days, nanos) = IntervalMonthDayNanoType::to_parts(value);
         match (months, days, nanos) {
             (0, _, _) => {
@@ -116,7 +117,7 @@ impl Width {
     }
 
     /// The start of the bucket that holds `us`; both on the same clock.
-    fn start(self, us: i64, origin_us: Option<i64>) -> Result<i64, Error> {
+    pub fn start(self, us: i64, origin_us: Option<i64>) -> Result<i64, Error> {
         if !is_finite(us) {
             return Ok(us);
         }
@@ -132,10 +133,18 @@ impl Width {
             }
         }
     }
+
+    /// Where the bucket that starts at `us` ends; `None` beyond the range of times.
+    pub fn end(self, us: i64) -> Option<i64> {
+        match self {
+            Width::Us(period) => us.checked_add(period),
+            Width::Months(months) => super::date_arithmetic::add_months(us, months),
+        }
+    }
 }
 
 /// The greatest `origin + n * period` that is not beyond `value`.
-fn bucket(period: i64, value: i64, origin: i64) -> Result<i64, Error> {
+pub fn bucket(period: i64, value: i64, origin: i64) -> Result<i64, Error> {
     let offset = origin % period;
     let from_offset = value.checked_sub(offset).ok_or_else(range_error)?;
     let start = from_offset.checked_sub(from_offset.rem_euclid(period)).ok_or_else(range_error)?;
@@ -153,7 +162,7 @@ fn month_start(month: i64) -> Result<i64, Error> {
     Ok(date.and_time(chrono::NaiveTime::MIN).and_utc().timestamp_micros())
 }
 
-fn evaluate(call: &Call) -> Result<ArrayRef> {
+pub(super) fn evaluate(call: &Call) -> Result<ArrayRef> {
     match class(call.result) {
         Class::Integer => match call.result {
             DataType::Int16 => integers::<Int16Type>(call),
@@ -345,10 +354,7 @@ pub fn implied_range(width: &ScalarValue, time: &Expr, op: Operator, bound: &Sca
     let ScalarValue::IntervalMonthDayNano(Some(width)) = width else { return None };
     let ScalarValue::TimestampMicrosecond(Some(bound), zone) = bound else { return None };
     let width = Width::new(*width).ok()?;
-    let end = |us: i64| match width {
-        Width::Us(period) => us.checked_add(period),
-        Width::Months(months) => super::date_arithmetic::add_months(us, months),
-    };
+    let end = |us: i64| width.end(us);
     let literal = |us: i64| Expr::Literal(ScalarValue::TimestampMicrosecond(Some(us), zone.clone()), None);
     let from = |us: i64| time.clone().gt_eq(literal(us));
     let until = |us: i64| time.clone().lt(literal(us));

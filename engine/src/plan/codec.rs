@@ -1,12 +1,15 @@
-//! A fragment's plan as bytes. DataFusion encodes its own operators; this file adds `ChunkScan` and `Slot`. Functions travel by
-//! name: every process of a cluster runs the same build.
+//! A fragment's plan as bytes. DataFusion encodes its own operators; this file adds `ChunkScan` and `GapFillExec`, told
+//! apart by whether they have an input, and `Slot`. Functions travel by name: every process of a cluster runs the same
+//! build.
 //!
 //! `ChunkScan` on the wire: `u32` length (little-endian) of a JSON header, the header, then an Arrow IPC body with one
 //! row, whose fields are the scan's (made nullable) and whose values are the columns' `missing` values.
+//! `GapFillExec` on the wire: its `Filling` as JSON.
 
 use super::error::{hide, reveal};
 use super::parameter::Slot;
 use super::scan::{ChunkScan, ScannedColumn};
+use crate::gapfill::GapFillExec;
 use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use bytes::Bytes;
@@ -60,7 +63,7 @@ struct Column {
 }
 
 fn damaged(what: impl std::fmt::Display) -> datafusion::error::DataFusionError {
-    hide(Error::internal(format!("damaged scan in a fragment: {what}")))
+    hide(Error::internal(format!("damaged operator in a fragment: {what}")))
 }
 
 impl PhysicalExtensionCodec for ScanCodec {
@@ -70,6 +73,9 @@ impl PhysicalExtensionCodec for ScanCodec {
         buffer: &mut Vec<u8>,
         _: &dyn PhysicalProtoConverterExtension,
     ) -> Result<()> {
+        if let Some(gaps) = plan.downcast_ref::<GapFillExec>() {
+            return serde_json::to_writer(buffer, gaps.filling()).map_err(damaged);
+        }
         let Some(scan) = plan.downcast_ref::<ChunkScan>() else {
             return Err(hide(Error::unsupported(format!("sending {} to a data node", plan.name()))));
         };
@@ -96,10 +102,14 @@ impl PhysicalExtensionCodec for ScanCodec {
     fn try_decode(
         &self,
         buffer: &[u8],
-        _: &[Arc<dyn ExecutionPlan>],
+        inputs: &[Arc<dyn ExecutionPlan>],
         _: &TaskContext,
         _: &dyn PhysicalProtoConverterExtension,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        if let [input] = inputs {
+            let filling = serde_json::from_slice(buffer).map_err(damaged)?;
+            return Ok(Arc::new(GapFillExec::new(Arc::clone(input), filling)?));
+        }
         let (length, rest) = buffer.split_first_chunk::<4>().ok_or_else(|| damaged("too short"))?;
         let (json, body) = rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(|| damaged("cut"))?;
         let header: Header = serde_json::from_slice(json).map_err(damaged)?;

@@ -270,6 +270,7 @@ pub(super) fn operator(plan: &dyn ExecutionPlan) -> String {
         "CoalescePartitionsExec" => "Gather".to_owned(),
         "CrossJoinExec" | "NestedLoopJoinExec" => "Nested Loop".to_owned(),
         "DataSourceExec" => "Values Scan".to_owned(),
+        "GapFillExec" => "Custom Scan (GapFill)".to_owned(),
         "GlobalLimitExec" | "LocalLimitExec" => "Limit".to_owned(),
         "ScalarSubqueryExec" => "InitPlan".to_owned(),
         "SortMergeJoinExec" => "Merge Join".to_owned(),

@@ -10,6 +10,7 @@ use super::exchange::{Fragment, NodePart, RemoteExec};
 use super::parameter;
 use super::scan::ChunkScan;
 use super::shards::{Shards, home};
+use crate::gapfill::GapFillExec;
 use datafusion::common::Result;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::config::ConfigOptions;
@@ -102,6 +103,7 @@ pub(super) fn can_travel(name: &str) -> bool {
             | "CrossJoinExec"
             | "EmptyExec"
             | "FilterExec"
+            | "GapFillExec"
             | "GlobalLimitExec"
             | "HashJoinExec"
             | "LocalLimitExec"
@@ -349,6 +351,13 @@ fn judge_unary(plan: &Plan, input: &Shards) -> Result<(), String> {
     }
     if let Some(window) = plan.downcast_ref::<BoundedWindowAggExec>() {
         return input.together(&window.partition_keys());
+    }
+    if let Some(gaps) = plan.downcast_ref::<GapFillExec>() {
+        let keys = gaps.keys();
+        return match keys.is_empty() {
+            true => Err("one series over all data nodes is wanted".to_owned()),
+            false => input.together(&keys),
+        };
     }
     if let Some(sort) = plan.downcast_ref::<SortExec>() {
         let parted = sort.preserve_partitioning();

@@ -60,7 +60,8 @@ pub(super) fn mark(plan: LogicalPlan, params: &[ScalarValue], scope: &Scope) -> 
     let settings = &scope.context.settings;
     let tables =
         scope.used().into_iter().all(|(_, used)| matches!(used, Relation::Table { .. } | Relation::View { .. }));
-    if !tables {
+    // An operator of our own may hold what it found in a condition.
+    if !tables || plan.exists(|node| Ok(matches!(node, LogicalPlan::Extension(_))))? {
         return Ok(None);
     }
     let mut marker = Marker { params, settings, exchanged: Vec::new() };

@@ -157,13 +157,14 @@ fn outputs(plan: &dyn ExecutionPlan) -> Vec<Option<usize>> {
     Vec::new()
 }
 
-/// Operators that pass their input's columns on, in place; windows append theirs.
+/// Operators that pass their input's columns on, in place; windows and filled gaps append theirs.
 fn same_columns_first(name: &str) -> bool {
     matches!(
         name.split('(').next().unwrap_or(name),
         "CoalesceBatchesExec"
             | "CoalescePartitionsExec"
             | "CooperativeExec"
+            | "GapFillExec"
             | "GlobalLimitExec"
             | "LocalLimitExec"
             | "RepartitionExec"

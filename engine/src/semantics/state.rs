@@ -10,6 +10,7 @@ use super::unions::UnionTypes;
 use super::untyped::UntypedLiterals;
 use crate::Settings;
 use crate::functions::FUNCTIONS;
+use crate::gapfill::{FillGaps, Planner};
 use chrono::DateTime;
 use datafusion::common::extensions_options;
 use datafusion::config::{ConfigExtension, ConfigOptions};
@@ -90,6 +91,7 @@ fn base() -> SessionState {
         Arc::new(UntypedLiterals),
         Arc::new(TypeCoercion::new()),
         Arc::new(PgCasts),
+        Arc::new(FillGaps),
     ];
     SessionStateBuilder::new()
         .with_config(base_config())
@@ -98,6 +100,7 @@ fn base() -> SessionState {
         .with_relation_planners(vec![Arc::new(SetReturningFunctions)])
         .with_type_planner(Arc::new(PgTypes))
         .with_analyzer_rules(analyzer)
+        .with_query_planner(Arc::new(Planner))
         .with_scalar_functions(FUNCTIONS.scalars())
         .with_aggregate_functions(FUNCTIONS.aggregates())
         .with_window_functions(FUNCTIONS.windows())

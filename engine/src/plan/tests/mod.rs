@@ -5,6 +5,7 @@ mod codec;
 mod cuts;
 mod equality;
 mod explain;
+mod gapfill;
 mod latest;
 mod prepare;
 mod run;

@@ -1,5 +1,6 @@
 //! Arguments by name become arguments by position, and functions that only have another name get ours.
 
+use crate::functions::gapfill;
 use datafusion::sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, ObjectName, ObjectNamePart, Value,
     ValueWithSpan,
@@ -11,6 +12,11 @@ const RENAMED: &[(&str, &str)] =
     &[("array_remove", "array_remove_all"), ("array_replace", "array_replace_all"), ("array_upper", "array_length")];
 
 const INTERVAL_PARTS: &[&str] = &["years", "months", "weeks", "days", "hours", "mins", "secs"];
+
+const LOCF_ARGS: &[&str] = &["value", "prev", "treat_null_as_missing"];
+const INTERPOLATE_ARGS: &[&str] = &["value", "prev", "next"];
+const GAPFILL_ARGS: &[&str] = &["bucket_width", "ts", "timezone", "start", "finish"];
+const GAPFILL_WITHIN_ARGS: &[&str] = &["bucket_width", "ts", "start", "finish"];
 
 /// # Errors
 /// 42883 for a name that the function has not.
@@ -27,6 +33,15 @@ pub fn position(call: &mut Function) -> Result<(), Error> {
             let (ours, args) = bucket(std::mem::take(&mut list.args))?;
             list.args = args;
             call.name = ObjectName::from(vec![Ident::new(ours)]);
+        }
+        (gapfill::BUCKET, true) => {
+            let (ours, args) = gapfill_bucket(std::mem::take(&mut list.args))?;
+            list.args = args;
+            call.name = ObjectName::from(vec![Ident::new(ours)]);
+        }
+        (gapfill::LOCF, true) => list.args = in_order(gapfill::LOCF, LOCF_ARGS, std::mem::take(&mut list.args))?,
+        (gapfill::INTERPOLATE, true) => {
+            list.args = in_order(gapfill::INTERPOLATE, INTERPOLATE_ARGS, std::mem::take(&mut list.args))?;
         }
         _ => {}
     }
@@ -76,6 +91,44 @@ fn interval_parts(args: Vec<FunctionArg>) -> Result<Vec<FunctionArg>, Error> {
     Ok(values.into_iter().map(unnamed).collect())
 }
 
+/// Arguments in the order of `names`; NULL for those left out.
+fn in_order(function: &str, names: &[&str], args: Vec<FunctionArg>) -> Result<Vec<FunctionArg>, Error> {
+    let mut values = vec![null(); names.len()];
+    for (index, arg) in args.into_iter().enumerate() {
+        let (name, value) = parts(arg).ok_or_else(|| no_argument(function))?;
+        let place = match name {
+            None => Some(index),
+            Some(name) => names.iter().position(|known| *known == name),
+        };
+        *place.and_then(|place| values.get_mut(place)).ok_or_else(|| no_argument(function))? = value;
+    }
+    Ok(values.into_iter().map(unnamed).collect())
+}
+
+fn null() -> Expr {
+    Expr::Value(ValueWithSpan::from(Value::Null))
+}
+
+/// Without a zone, `start` and `finish` have a function of their own: an untyped literal in third place would be read as
+/// a zone.
+fn gapfill_bucket(args: Vec<FunctionArg>) -> Result<(&'static str, Vec<FunctionArg>), Error> {
+    let by_position = args.iter().take_while(|arg| matches!(arg, FunctionArg::Unnamed(_))).count();
+    let has = |wanted: &str| {
+        let name_of = |arg: &FunctionArg| parts(arg.clone()).and_then(|(name, _)| name);
+        args.iter().any(|arg| name_of(arg).as_deref() == Some(wanted))
+    };
+    let literal = |arg: &FunctionArg| match parts(arg.clone()) {
+        Some((None, Expr::Value(value))) => matches!(value.value, Value::SingleQuotedString(_)),
+        _ => false,
+    };
+    let zoned = has("timezone") || by_position > 3 || (by_position == 3 && (has("start") || literal(&args[2])));
+    let (function, names) = match zoned {
+        true => (gapfill::BUCKET, GAPFILL_ARGS),
+        false => (gapfill::BUCKET_WITHIN, GAPFILL_WITHIN_ARGS),
+    };
+    Ok((function, in_order(function, names, args)?))
+}
+
 /// `origin`, `offset` and `timezone` of `time_bucket`; the first two have functions of their own, so that an untyped literal
 /// is read as what it was named.
 fn bucket(args: Vec<FunctionArg>) -> Result<(&'static str, Vec<FunctionArg>), Error> {
@@ -95,7 +148,6 @@ fn bucket(args: Vec<FunctionArg>) -> Result<(&'static str, Vec<FunctionArg>), Er
     if zone.is_none() && values.len() > 2 {
         zone = Some(values.remove(2));
     }
-    let null = || Expr::Value(ValueWithSpan::from(Value::Null));
     let function = match (zone, origin, offset) {
         (Some(zone), origin, offset) => {
             values.extend([zone, origin.unwrap_or_else(null), offset.unwrap_or_else(null)]);
