@@ -348,6 +348,47 @@ impl ZoneCache {
     }
 }
 
+/// The buckets of plain calls: a constant width that has buckets, and no further argument.
+#[derive(Debug, Clone, Copy)]
+pub struct Buckets(Width);
+
+impl Buckets {
+    pub fn new(width: &ScalarValue) -> Option<Buckets> {
+        let ScalarValue::IntervalMonthDayNano(Some(width)) = width else { return None };
+        Width::new(*width).ok().map(Buckets)
+    }
+
+    /// `None` when there are no such buckets.
+    pub fn of_us(width_us: i64) -> Option<Buckets> {
+        (width_us > 0).then_some(Buckets(Width::Us(width_us)))
+    }
+
+    /// `None` when some are longer than others.
+    pub fn width_us(&self) -> Option<i64> {
+        match self.0 {
+            Width::Us(us) => Some(us),
+            Width::Months(_) => None,
+        }
+    }
+
+    /// The first and the last microsecond of the bucket that holds `us`. An infinity is alone in its bucket.
+    ///
+    /// # Errors
+    /// As the function.
+    pub fn around(&self, us: i64) -> Result<(i64, i64), Error> {
+        let start = self.0.start(us, None)?;
+        if !is_finite(us) {
+            return Ok((us, us));
+        }
+        let next = match self.0 {
+            Width::Us(period) => start.checked_add(period),
+            Width::Months(months) => super::date_arithmetic::add_months(start, months),
+        };
+        // A bucket that reaches beyond the end of time ends before infinity.
+        Ok((start, next.unwrap_or(i64::MAX) - 1))
+    }
+}
+
 /// A comparison of a plain bucket with a constant, as conditions on the time itself: what prunes chunks and row groups.
 /// Implied by the comparison, so it may be added to it; `None` when nothing follows.
 pub fn implied_range(width: &ScalarValue, time: &Expr, op: Operator, bound: &ScalarValue) -> Option<Expr> {

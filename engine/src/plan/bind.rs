@@ -1,12 +1,15 @@
 //! The node's side of a scan: `ChunkScan` leaves become scans over the store's chunks. Partitions share a queue of
-//! chunks, so that one large chunk does not hold up the others.
+//! chunks, and the last of them piece by piece, so that one large chunk does not hold up the others.
 
 use super::error::hide;
+use super::leading::Leading;
+use super::node::{Lead, Verdict, Window, Windows};
 use super::parameter;
 use super::scan::{ChunkScan, scan_properties};
 use super::store::{ChunkRequest, ChunkRows, ChunkStore, ScanColumn};
-use arrow::array::{RecordBatch, RecordBatchOptions};
-use arrow::datatypes::SchemaRef;
+use arrow::array::{AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use datafusion::common::Result;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::TaskContext;
@@ -26,6 +29,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// About a quarter of a megabyte, which takes a tenth of `VISIT_TIME` to decode.
 const VISIT_CELLS: usize = 32 << 10;
@@ -45,18 +49,64 @@ pub(super) fn bind(
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let values = parameter::decode(&request.values)?;
-    parameter::instance(plan, &values, &mut |leaf| {
+    let bound = parameter::instance(plan, &values, &mut |leaf| {
         let Some(scan) = leaf.downcast_ref::<ChunkScan>() else { return Ok(None) };
         let Some(chunks) = request.scans.iter().find(|chunks| chunks.scan == scan.scan) else {
             let message = format!("fragment without chunks for scan {}", scan.scan);
             return Err(hide(Error::new(SqlState::PROTOCOL_VIOLATION, message)));
         };
-        let bound = BoundScan::new(scan, chunks, request, Arc::clone(store), Arc::clone(clock))?;
+        let mut bound = BoundScan::new(scan, chunks, request, Arc::clone(store), Arc::clone(clock))?;
+        bound.windows = scan.leading.as_ref().and_then(|leading| bound.windows(leading, chunks)).map(Arc::new);
         Ok(Some(Arc::new(bound) as Arc<dyn ExecutionPlan>))
-    })
+    });
+    super::node::replace(bound?)
 }
 
-struct BoundScan {
+/// What no partition has taken yet.
+pub(super) struct ChunkQueue {
+    work: Mutex<VecDeque<Work>>,
+    partitions: usize,
+}
+
+enum Work {
+    Chunk(ChunkId),
+    /// Part of a chunk.
+    Piece(ChunkRows),
+}
+
+impl ChunkQueue {
+    fn new(chunks: impl Iterator<Item = ChunkId>, partitions: usize) -> ChunkQueue {
+        ChunkQueue { work: Mutex::new(chunks.map(Work::Chunk).collect()), partitions }
+    }
+
+    pub fn add(&self, chunks: impl Iterator<Item = ChunkId>) {
+        self.work.lock().extend(chunks.map(Work::Chunk));
+    }
+
+    /// The next rows to be read. The last chunks are `shared`: cut into pieces, so that all partitions end at about the
+    /// same time.
+    fn take(&self, store: &dyn ChunkStore, template: &ChunkRequest, shared: bool) -> Result<Option<ChunkRows>> {
+        let mut work = self.work.lock();
+        let chunk = match work.pop_front() {
+            None => return Ok(None),
+            Some(Work::Piece(rows)) => return Ok(Some(rows)),
+            Some(Work::Chunk(chunk)) => chunk,
+        };
+        let request = ChunkRequest { chunk, ..template.clone() };
+        let mut pieces = if shared && work.len() < self.partitions {
+            // Nobody else is to find the queue empty while the chunk is opened.
+            let mut pieces = store.scan(request, self.partitions).map_err(hide)?;
+            work.extend(pieces.drain(1..).map(Work::Piece));
+            pieces
+        } else {
+            drop(work);
+            store.scan(request, 1).map_err(hide)?
+        };
+        Ok(pieces.pop())
+    }
+}
+
+pub(super) struct BoundScan {
     store: Arc<dyn ChunkStore>,
     clock: Arc<dyn Clock>,
     columns: Vec<ScanColumn>,
@@ -65,9 +115,12 @@ struct BoundScan {
     limit: Option<usize>,
     snapshot: CommitSeq,
     txn: Option<TxnId>,
-    chunks_count: usize,
-    /// Chunks no partition has taken yet.
-    queue: Arc<Mutex<VecDeque<ChunkId>>>,
+    chunks: Vec<ChunkId>,
+    /// Set when rows are read from one end of time; then chunks come into the queue window by window.
+    windows: Option<Arc<Windows>>,
+    /// Nobody above leaves rows out: those that are read count.
+    counts: bool,
+    queue: Arc<ChunkQueue>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -94,23 +147,73 @@ impl BoundScan {
             clock,
             snapshot: request.snapshot,
             txn: request.txn,
-            chunks_count: chunks.chunks.len(),
-            queue: Arc::new(Mutex::new(chunks.chunks.iter().copied().collect())),
+            chunks: chunks.chunks.clone(),
+            windows: None,
+            counts: true,
+            queue: Arc::new(ChunkQueue::new(chunks.chunks.iter().copied(), scan.partitions())),
             properties: Arc::new(scan_properties(scan.schema(), scan.partitions())),
             metrics: ExecutionPlanMetricsSet::new(),
         })
     }
 }
 
+impl BoundScan {
+    fn windows(&self, leading: &Leading, chunks: &ScanChunks) -> Option<Windows> {
+        let bounds = |chunk: &ChunkId| self.store.time_bounds(*chunk, leading.time, self.snapshot, self.txn);
+        let bounds = chunks.chunks.iter().map(|chunk| (*chunk, bounds(chunk)));
+        let windows = Windows::new(leading, &self.predicates, bounds)?;
+        self.queue.work.lock().clear();
+        Some(windows)
+    }
+
+    /// The windows it reads, and the name of the column they are about.
+    pub(super) fn read_by(&self) -> Option<(&Arc<Windows>, String)> {
+        let windows = self.windows.as_ref()?;
+        Some((windows, self.schema().field(self.time_at()?).name().clone()))
+    }
+
+    /// As it is, but somebody else counts the rows that are left.
+    pub(super) fn counted_above(&self) -> BoundScan {
+        BoundScan { counts: false, ..self.again() }
+    }
+
+    /// The same without windows.
+    pub(super) fn at_once(&self) -> BoundScan {
+        let queue = ChunkQueue::new(self.chunks.iter().copied(), self.queue.partitions);
+        BoundScan { windows: None, queue: Arc::new(queue), ..self.again() }
+    }
+
+    fn again(&self) -> BoundScan {
+        BoundScan {
+            chunks: self.chunks.clone(),
+            store: Arc::clone(&self.store),
+            clock: Arc::clone(&self.clock),
+            columns: self.columns.clone(),
+            predicates: self.predicates.clone(),
+            latest: self.latest.clone(),
+            windows: self.windows.clone(),
+            queue: Arc::clone(&self.queue),
+            properties: Arc::clone(&self.properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+            ..*self
+        }
+    }
+
+    fn time_at(&self) -> Option<usize> {
+        let time = self.windows.as_ref()?.leading.time;
+        self.columns.iter().position(|column| column.id == time)
+    }
+}
+
 impl fmt::Debug for BoundScan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BoundScan").field("chunks", &self.chunks_count).finish_non_exhaustive()
+        f.debug_struct("BoundScan").field("chunks", &self.chunks).finish_non_exhaustive()
     }
 }
 
 impl DisplayAs for BoundScan {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "BoundScan: chunks={}", self.chunks_count)
+        write!(f, "BoundScan: chunks={}", self.chunks.len())
     }
 }
 
@@ -154,6 +257,7 @@ impl ExecutionPlan for BoundScan {
         let cursor = Cursor {
             store: Arc::clone(&self.store),
             queue: Arc::clone(&self.queue),
+            shares: self.windows.is_none() && self.limit.is_none(),
             template: ChunkRequest {
                 chunk: ChunkId(0),
                 snapshot: self.snapshot,
@@ -164,24 +268,43 @@ impl ExecutionPlan for BoundScan {
                 batch_rows: context.session_config().batch_size(),
             },
             schema: self.schema(),
+            window: None,
             rows: None,
             rows_left: self.limit.unwrap_or(usize::MAX),
             cells: 1,
             slow: self.columns.iter().any(|column| ADDRESSES.contains(&column.id)),
             clock: Arc::clone(&self.clock),
+            windows: self.windows.clone(),
+            predicates: self.predicates.clone(),
         };
         let rows = BaselineMetrics::new(&self.metrics, partition);
-        let start = (VecDeque::new(), Reading::Idle(Box::new(cursor)));
-        let batches = stream::try_unfold(start, move |(mut ready, mut reading)| {
-            let rows = rows.clone();
+        let lead = self.windows.as_ref().filter(|_| partition == 0).map(|windows| Lead(Arc::clone(windows)));
+        let counted = self.windows.clone().filter(|_| self.counts && partition == 0).zip(self.time_at());
+        let reading = match &self.windows {
+            Some(windows) if partition > 0 => Reading::Waiting(windows.verdict(), Box::new(cursor)),
+            _ => Reading::Idle(Box::new(cursor)),
+        };
+        let (time_at, start) = (self.time_at(), (VecDeque::new(), reading, lead));
+        let batches = stream::try_unfold(start, move |(mut ready, mut reading, lead)| {
+            let (rows, counted) = (rows.clone(), counted.clone());
             async move {
                 loop {
                     if let Some(batch) = ready.pop_front() {
                         let batch: RecordBatch = batch;
                         rows.record_output(batch.num_rows());
-                        return Ok(Some((batch, (ready, reading))));
+                        if let Some((windows, time_at)) = &counted {
+                            windows.count(times(&batch, *time_at));
+                        }
+                        return Ok(Some((batch, (ready, reading, lead))));
                     }
-                    let (batches, cursor) = match reading {
+                    let (batches, mut cursor) = match reading {
+                        Reading::Waiting(mut verdict, mut cursor) => {
+                            let verdict = verdict.wait_for(|verdict| *verdict != Verdict::Open).await;
+                            let Ok(Verdict::Rest(rest)) = verdict.map(|verdict| *verdict) else { return Ok(None) };
+                            cursor.enter(rest, time_at);
+                            reading = Reading::Idle(cursor);
+                            continue;
+                        }
                         Reading::Idle(cursor) if cursor.slow => joined(blocking(cursor).await)?,
                         Reading::Idle(cursor) => {
                             // Whoever waits for the thread, or wants to end this, has a chance between two visits.
@@ -191,7 +314,12 @@ impl ExecutionPlan for BoundScan {
                         Reading::Ahead(task) => joined(task.await)?,
                     };
                     if batches.is_empty() {
-                        return Ok(None);
+                        // All that came before has been through the filters above, and is counted.
+                        let next = lead.as_ref().and_then(|lead| lead.0.next(&cursor.queue));
+                        let Some(window) = next else { return Ok(None) };
+                        cursor.enter(window, time_at);
+                        reading = Reading::Idle(cursor);
+                        continue;
                     }
                     ready = batches;
                     reading = if cursor.slow { Reading::Ahead(blocking(cursor)) } else { Reading::Idle(cursor) };
@@ -207,9 +335,13 @@ impl ExecutionPlan for BoundScan {
 /// consumer is busy: threads cannot run out because of slow consumers. Dropping it ends the scan.
 struct Cursor {
     store: Arc<dyn ChunkStore>,
-    queue: Arc<Mutex<VecDeque<ChunkId>>>,
+    queue: Arc<ChunkQueue>,
+    /// Others may have a part of its chunks.
+    shares: bool,
     template: ChunkRequest,
     schema: SchemaRef,
+    /// Rows at other times are left out; with the place of the time.
+    window: Option<(Window, usize)>,
     /// The chunk being read.
     rows: Option<ChunkRows>,
     rows_left: usize,
@@ -218,9 +350,25 @@ struct Cursor {
     /// The last visit took long: the next goes to a thread that may wait, ahead of the consumer.
     slow: bool,
     clock: Arc<dyn Clock>,
+    windows: Option<Arc<Windows>>,
+    /// The statement's; a window adds its own.
+    predicates: Vec<ColumnPredicate>,
+}
+
+impl Cursor {
+    /// Goes on with the rows of another window.
+    fn enter(&mut self, window: Window, time_at: Option<usize>) {
+        let windows = self.windows.as_ref().expect("only scans with windows enter one");
+        self.window = time_at.map(|at| (window, at));
+        self.shares = matches!(*windows.verdict().borrow(), Verdict::Rest(_));
+        self.template.predicates.clone_from(&self.predicates);
+        self.template.predicates.push(window.predicate(&windows.leading));
+    }
 }
 
 enum Reading {
+    /// Until the first partition has read its windows.
+    Waiting(watch::Receiver<Verdict>, Box<Cursor>),
     Idle(Box<Cursor>),
     Ahead(tokio::task::JoinHandle<Result<Visited>>),
 }
@@ -254,15 +402,21 @@ fn visit(mut cursor: Box<Cursor>) -> Result<Visited> {
 fn step(cursor: &mut Cursor) -> Result<Option<RecordBatch>> {
     while cursor.rows_left > 0 {
         let Some(rows) = &mut cursor.rows else {
-            let Some(chunk) = cursor.queue.lock().pop_front() else { break };
-            let request = ChunkRequest { chunk, ..cursor.template.clone() };
-            cursor.rows = Some(cursor.store.scan(request).map_err(hide)?);
+            let Some(rows) = cursor.queue.take(cursor.store.as_ref(), &cursor.template, cursor.shares)? else { break };
+            cursor.rows = Some(rows);
             continue;
         };
         match rows.next().transpose().map_err(hide)? {
             None => cursor.rows = None,
             Some(batch) if batch.num_rows() == 0 => {}
             Some(batch) => {
+                let batch = match &cursor.window {
+                    Some((window, time_at)) => within(batch, *window, *time_at)?,
+                    None => batch,
+                };
+                if batch.num_rows() == 0 {
+                    continue;
+                }
                 let batch = batch.slice(0, batch.num_rows().min(cursor.rows_left));
                 cursor.rows_left -= batch.num_rows();
                 let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
@@ -272,4 +426,19 @@ fn step(cursor: &mut Cursor) -> Result<Option<RecordBatch>> {
         }
     }
     Ok(None)
+}
+
+fn times(batch: &RecordBatch, at: usize) -> &[i64] {
+    batch.column(at).as_primitive::<TimestampMicrosecondType>().values()
+}
+
+/// The rows of the window. Most batches lie in it as a whole: the store has skipped the others.
+fn within(batch: RecordBatch, window: Window, time_at: usize) -> Result<RecordBatch> {
+    let inside = |us: &i64| window.min <= *us && *us <= window.max;
+    let times = times(&batch, time_at);
+    if times.iter().fold(true, |all, us| all & inside(us)) {
+        return Ok(batch);
+    }
+    let inside = BooleanArray::from_iter(times.iter().map(|us| Some(inside(us))));
+    Ok(filter_record_batch(&batch, &inside)?)
 }

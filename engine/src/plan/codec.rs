@@ -7,6 +7,7 @@
 //! `GapFillExec` on the wire: its `Filling` as JSON.
 
 use super::error::{hide, reveal};
+use super::leading::Leading;
 use super::parameter::Slot;
 use super::scan::{ChunkScan, ScannedColumn};
 use crate::gapfill::GapFillExec;
@@ -53,6 +54,7 @@ struct Header {
     columns: Vec<Column>,
     limit: Option<usize>,
     latest: Option<Latest>,
+    leading: Option<Leading>,
     partitions: usize,
 }
 
@@ -86,6 +88,7 @@ impl PhysicalExtensionCodec for ScanCodec {
             columns: columns.map(|(c, field)| Column { id: c.id, nullable: field.is_nullable() }).collect(),
             limit: scan.limit,
             latest: scan.latest.clone(),
+            leading: scan.leading.clone(),
             partitions: scan.partitions(),
         };
         let json = serde_json::to_vec(&header).map_err(damaged)?;
@@ -123,9 +126,9 @@ impl PhysicalExtensionCodec for ScanCodec {
             columns.push(ScannedColumn { id: column.id, missing: ScalarValue::try_from_array(row.column(index), 0)? });
         }
         let schema = Arc::new(Schema::new(fields));
-        let Header { scan, limit, latest, partitions, .. } = header;
+        let Header { scan, limit, latest, leading, partitions, .. } = header;
         let scan = ChunkScan::new(scan, schema, columns, Vec::new(), limit, partitions, None);
-        Ok(Arc::new(scan.with_latest(latest)))
+        Ok(Arc::new(scan.with_latest(latest).with_leading(leading)))
     }
 
     fn try_encode_expr(

@@ -6,6 +6,7 @@ use super::execute::{EngineOptions, PARTITIONS_MAX, runtime, task};
 use super::explain::{self, Analyzed};
 use super::fragment::fragment;
 use super::latest;
+use super::leading;
 use super::marks::{self, Marks};
 use super::prepare::Planner;
 use super::stack::{roomy, roomy_future};
@@ -231,7 +232,7 @@ impl Engine {
             }
         };
         let push_down = context.settings.push_down;
-        let plan = if push_down { latest::mark(plan).map_err(reveal)? } else { plan };
+        let plan = if push_down { latest::mark(plan).and_then(leading::mark).map_err(reveal)? } else { plan };
         let task = task(state.config().clone(), &self.runtime);
         if let Some(marks) = marks
             && let Some(template) = Template::new(Arc::clone(&plan), marks, &context.settings)

@@ -185,6 +185,9 @@ impl Printer {
             if scan.latest.is_some() {
                 self.property(depth, "Rows: the last of each series, where segments tell them");
             }
+            if scan.leading.is_some() {
+                self.property(depth, "Rows: from one end of time on, until there are enough");
+            }
             let excluded = source.chunks_total - source.chunks.len();
             if excluded > 0 {
                 self.property(depth, &format!("Chunks excluded during planning: {excluded}"));

@@ -5,13 +5,14 @@
 //!    in the session's [`Relations`], views are planned in place, parameters get types.
 //! 2. `Engine::run`: values replace parameters; DataFusion optimises and makes a physical plan. On the way
 //!    `provider::HypertableProvider::scan` excludes chunks (`bounds`) and leaves a `scan::ChunkScan`.
-//!    `latest` tells scans of which only the last rows are wanted.
+//!    `latest` tells scans of which only the last rows are wanted, `leading` those of which only the first in time.
 //!    A statement that runs again takes a `template`: the physical plan of a former run, whose constants are exchanged
 //!    (`parameter`).
 //! 3. `fragment::fragment` cuts the plan: what can run where the rows are (`shards`) is encoded (`codec`) and replaced
 //!    by an `exchange::RemoteExec`.
 //! 4. Executing the rest on the coordinator makes each `RemoteExec` call `DataNode::execute` on its nodes.
-//! 5. There, [`Executor::start`] decodes the fragment, `bind` puts chunks under its scans, and batches stream back.
+//! 5. There, [`Executor::start`] decodes the fragment, `bind` puts chunks under its scans, `node` puts operators that know
+//!    how rows lie in place of DataFusion's, and batches stream back.
 //!
 //! UPDATE, DELETE and ON CONFLICT are SELECTs too, which yield the addresses of rows ([`target`]).
 //!
@@ -29,8 +30,10 @@ mod execute;
 mod explain;
 mod fragment;
 mod latest;
+mod leading;
 mod marks;
 mod metrics;
+mod node;
 mod parameter;
 mod prepare;
 mod provider;

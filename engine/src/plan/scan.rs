@@ -7,6 +7,7 @@
 
 use super::context::RelationName;
 use super::error::hide;
+use super::leading::Leading;
 use crate::{ChunkDef, TableDef};
 use arrow::datatypes::{Field, SchemaRef};
 use datafusion::common::Result;
@@ -54,6 +55,8 @@ pub(super) struct ChunkScan {
     pub limit: Option<usize>,
     /// Only the last rows are of use.
     pub latest: Option<Latest>,
+    /// Only the first rows in time are of use.
+    pub leading: Option<Leading>,
     /// `None` on a node.
     pub source: Option<ScanSource>,
     properties: Arc<PlanProperties>,
@@ -71,7 +74,7 @@ impl ChunkScan {
     ) -> ChunkScan {
         assert_eq!(schema.fields().len(), columns.len(), "a field per column");
         let properties = Arc::new(scan_properties(schema, partitions));
-        ChunkScan { scan, columns, predicates, limit, latest: None, source, properties }
+        ChunkScan { scan, columns, predicates, limit, latest: None, leading: None, source, properties }
     }
 
     pub fn with_source(self, source: ScanSource, predicates: Vec<ColumnPredicate>) -> ChunkScan {
@@ -80,6 +83,10 @@ impl ChunkScan {
 
     pub fn with_latest(self, latest: Option<Latest>) -> ChunkScan {
         ChunkScan { latest, ..self }
+    }
+
+    pub fn with_leading(self, leading: Option<Leading>) -> ChunkScan {
+        ChunkScan { leading, ..self }
     }
 
     pub fn partitions(&self) -> usize {

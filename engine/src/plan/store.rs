@@ -34,9 +34,19 @@ pub type ChunkRows = Box<dyn Iterator<Item = Result<RecordBatch>> + Send>;
 /// enough.
 pub trait ChunkStore: Send + Sync + 'static {
     /// The chunk's rows visible at the snapshot, in any order, `columns` in their order. A chunk the store does not
-    /// have is empty.
+    /// have is empty. They come in at least one and at most `pieces` parts, which may be read side by side.
     ///
     /// # Errors
     /// When the chunk cannot be read.
-    fn scan(&self, request: ChunkRequest) -> Result<ChunkRows>;
+    fn scan(&self, request: ChunkRequest, pieces: usize) -> Result<Vec<ChunkRows>>;
+
+    /// Between which times the rows lie that such a scan may return, both ends included; when there are none, the first is
+    /// above the second. `None`: not known without reading. Cheap; does not wait for the disk.
+    fn time_bounds(
+        &self,
+        chunk: ChunkId,
+        time: ColumnId,
+        snapshot: CommitSeq,
+        txn: Option<TxnId>,
+    ) -> Option<(i64, i64)>;
 }

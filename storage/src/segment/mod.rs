@@ -31,7 +31,8 @@ mod tests;
 mod write;
 
 pub(crate) use columns::{comparable, storable};
-pub(crate) use read::{SegmentScan, last_rows};
+pub(crate) use prune::Selection;
+pub(crate) use read::{SegmentScan, last_rows, selected};
 pub(crate) use series::check_series;
 pub(crate) use sort::check_order;
 pub(crate) use statistics::check_statistics;

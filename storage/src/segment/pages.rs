@@ -9,7 +9,7 @@ use super::hybrid::{self, Run};
 use super::packed::{self, SLACK_BYTES};
 use crate::error::{Result, StorageError};
 use arrow::array::{Array, ArrayData, ArrayRef, StringArray, StringBuilder, make_array};
-use arrow::buffer::{Buffer, NullBuffer};
+use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
 use arrow::compute::concat;
 use arrow::datatypes::{ArrowNativeType, DataType, TimeUnit};
 use bytes::Bytes;
@@ -343,17 +343,40 @@ fn dictionary_texts(bytes: &[u8], dictionary: &StringArray, count: usize) -> Dec
         let there = (index as usize) < dictionary.len();
         if there { Ok(dictionary.value(index as usize)) } else { Err(outside(index)) }
     };
-    let mut texts = StringBuilder::with_capacity(count, count * 8);
+    let mut texts = Texts { bytes: Vec::with_capacity(count * 8), offsets: Vec::with_capacity(count + 1) };
+    texts.offsets.push(0);
     hybrid::decode(runs, width, count, |run| {
         match run {
-            Run::Repeated { value, count } => texts.append_value_n(entry(value)?, count),
+            Run::Repeated { value, count } => texts.repeat(entry(value)?, count)?,
             Run::Packed { bytes, count } => {
                 for at in 0..count {
-                    texts.append_value(entry(hybrid::packed_value(bytes, width, at))?);
+                    texts.repeat(entry(hybrid::packed_value(bytes, width, at))?, 1)?;
                 }
             }
         }
         Ok(())
     })?;
-    Ok(texts.finish())
+    let offsets = OffsetBuffer::new(texts.offsets.into());
+    StringArray::try_new(offsets, texts.bytes.into(), None).map_err(|error| error.to_string())
+}
+
+/// The parts of an array of texts. In a sorted segment one follows itself thousands of times.
+struct Texts {
+    bytes: Vec<u8>,
+    offsets: Vec<i32>,
+}
+
+impl Texts {
+    fn repeat(&mut self, text: &str, count: usize) -> Decoded<()> {
+        let (start, length) = (self.bytes.len(), text.len());
+        let end = length.checked_mul(count).and_then(|more| start.checked_add(more));
+        let end = end.filter(|end| *end <= i32::MAX as usize).ok_or("a page of more text than an array holds")?;
+        self.bytes.extend_from_slice(&text.as_bytes()[..length.min(end - start)]);
+        while self.bytes.len() < end {
+            let twice = (self.bytes.len() - start).min(end - self.bytes.len());
+            self.bytes.extend_from_within(start..start + twice);
+        }
+        self.offsets.extend((1..=count).map(|n| (start + n * length) as i32));
+        Ok(())
+    }
 }

@@ -3,7 +3,7 @@
 
 use super::blocks::BlockReader;
 use super::columns::{Stored, comparable, restored_type, unscale};
-use super::{OpenSegment, StoredColumn};
+use super::{OpenSegment, PAGE_ROWS, StoredColumn};
 use crate::error::Result;
 use parquet::bloom_filter::Sbbf;
 use parquet::file::metadata::RowGroupMetaData;
@@ -15,11 +15,40 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// What to read.
-pub(super) struct Selection {
+#[derive(Clone)]
+pub(crate) struct Selection {
     /// Positions in the segment, ascending.
-    pub(super) rows: Vec<Range<u32>>,
+    pub(crate) rows: Vec<Range<u32>>,
     /// Predicates that some of these rows may fail, by their place.
     pub(super) open: Vec<usize>,
+}
+
+impl Selection {
+    pub(crate) fn rows_count(&self) -> usize {
+        self.rows.iter().map(|range| range.len()).sum()
+    }
+
+    /// Takes about the first `rows` of them away: pages stay whole.
+    pub(crate) fn take(&mut self, rows: usize) -> Selection {
+        let (mut taken, mut left) = (Vec::new(), rows);
+        let mut behind = std::mem::take(&mut self.rows).into_iter();
+        for range in behind.by_ref() {
+            let cut = (range.start as usize + left).next_multiple_of(PAGE_ROWS).min(range.end as usize) as u32;
+            if left > 0 {
+                taken.push(range.start..cut);
+                left = left.saturating_sub((cut - range.start) as usize);
+                if cut < range.end {
+                    self.rows.push(cut..range.end);
+                    break;
+                }
+            } else {
+                self.rows.push(range);
+                break;
+            }
+        }
+        self.rows.extend(behind);
+        Selection { rows: taken, open: self.open.clone() }
+    }
 }
 
 /// The values of a column in some range of rows lie in `min..=max`.

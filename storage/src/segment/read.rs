@@ -7,13 +7,13 @@ use super::blocks::BlockReader;
 use super::columns::restore;
 use super::matching::matches;
 use super::pages::ColumnPages;
-use super::prune::select;
+use super::prune::{Selection, select};
 use crate::deletes::{PartView, positions_array};
 use crate::error::Result;
 use crate::projection::Projection;
 use arrow::array::{ArrayRef, AsArray, BooleanArray, BooleanBufferBuilder, Int64Array, RecordBatch};
 use arrow::buffer::BooleanBuffer;
-use arrow::compute::{and, filter};
+use arrow::compute::{and, concat, filter};
 use arrow::datatypes::Int64Type;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection};
@@ -60,6 +60,20 @@ impl SegmentScan {
         snapshot: CommitSeq,
         batch_rows: usize,
     ) -> Result<SegmentScan> {
+        let selection = selected(&segment, predicates)?;
+        SegmentScan::of(segment, view, projection, predicates, selection, snapshot, batch_rows)
+    }
+
+    /// Of the rows that were selected by these predicates.
+    pub(crate) fn of(
+        segment: Arc<OpenSegment>,
+        view: PartView,
+        projection: Projection,
+        predicates: &[ColumnPredicate],
+        selection: Selection,
+        snapshot: CommitSeq,
+        batch_rows: usize,
+    ) -> Result<SegmentScan> {
         let snapshot = (segment.record.seq_max > snapshot.0).then_some(snapshot);
         let roots = projection.columns.iter().map(|column| segment.root(column.id)).collect::<Vec<_>>();
         let mut read = roots.iter().flatten().copied().collect::<Vec<_>>();
@@ -68,7 +82,6 @@ impl SegmentScan {
         read.dedup();
 
         let input = Arc::new(BlockReader::new(Arc::clone(&segment)));
-        let selection = select(&segment, &input, predicates)?;
         let mut pages = BTreeMap::new();
         let mut others = Others { roots: Vec::new(), reader: None };
         for root in read {
@@ -110,12 +123,26 @@ impl SegmentScan {
         }
         let shown = shown.filter(|shown| shown.true_count() < shown.len());
         let count = ranges.iter().map(|range| range.len()).sum::<usize>();
+        // In a sorted segment the shown rows mostly follow each other.
+        let stretches = shown.as_ref().map_or(0, |shown| shown.values().set_slices().count());
+        let long = stretches * NARROW_GAP_ROWS < count;
         let narrow = match &shown {
-            Some(shown) if shown.true_count() * NARROW_BELOW < count => narrowed(ranges, shown.values()),
+            Some(shown) if long || shown.true_count() * NARROW_BELOW < count => narrowed(ranges, shown.values()),
             _ => (ranges.to_vec(), shown.clone()),
         };
         let kept = |array: &ArrayRef, rows: &Option<BooleanArray>| -> Result<ArrayRef> {
-            Ok(rows.as_ref().map_or(Ok(Arc::clone(array)), |rows| filter(array, rows))?)
+            match rows {
+                None => Ok(Arc::clone(array)),
+                Some(rows) if long => {
+                    let parts = rows.values().set_slices().map(|(start, end)| array.slice(start, end - start));
+                    let parts = parts.collect::<Vec<_>>();
+                    match &parts[..] {
+                        [one] => Ok(Arc::clone(one)),
+                        parts => Ok(concat(&parts.iter().map(|part| part.as_ref()).collect::<Vec<_>>())?),
+                    }
+                }
+                Some(rows) => Ok(filter(array, rows)?),
+            }
         };
         let mut columns = BTreeMap::new();
         for root in self.roots.iter().flatten() {
@@ -176,6 +203,14 @@ impl SegmentScan {
     }
 }
 
+/// The rows of a segment that may match.
+///
+/// # Errors
+/// As a scan.
+pub(crate) fn selected(segment: &Arc<OpenSegment>, predicates: &[ColumnPredicate]) -> Result<Selection> {
+    select(segment, &BlockReader::new(Arc::clone(segment)), predicates)
+}
+
 /// The last row of each series, when these are all that `latest` wants of the segment and the reader sees it whole.
 ///
 /// # Errors
@@ -212,7 +247,7 @@ pub(super) fn last_rows_of(
     })
 }
 
-/// Fewer rows around the shown ones, and which of them are shown.
+/// Fewer rows around the shown ones, and which of them are shown; `None`: all.
 fn narrowed(ranges: &[Range<u32>], shown: &BooleanBuffer) -> (Vec<Range<u32>>, Option<BooleanArray>) {
     let mut windows: Vec<Range<usize>> = Vec::new();
     for (start, end) in shown.set_slices() {
@@ -221,6 +256,7 @@ fn narrowed(ranges: &[Range<u32>], shown: &BooleanBuffer) -> (Vec<Range<u32>>, O
             _ => windows.push(start..end),
         }
     }
+    let whole = windows.iter().map(|window| window.len()).sum::<usize>() == shown.count_set_bits();
     let mut left = BooleanBufferBuilder::new(windows.iter().map(|window| window.len()).sum());
     let mut rows = Vec::with_capacity(windows.len());
     let mut behind = ranges.iter().cloned().collect::<VecDeque<_>>();
@@ -231,7 +267,7 @@ fn narrowed(ranges: &[Range<u32>], shown: &BooleanBuffer) -> (Vec<Range<u32>>, O
         rows.extend(take_ranges(&mut behind, window.len()));
         at = window.end;
     }
-    (rows, Some(BooleanArray::new(left.finish(), None)))
+    (rows, (!whole).then(|| BooleanArray::new(left.finish(), None)))
 }
 
 /// The same rows as the parquet crate wants to hear of them: by row group.

@@ -1,20 +1,23 @@
 //! Reading a chunk at a snapshot: its segments, then its delta, then the reader's own staged rows.
 
-use super::state::{Phase, State};
+use super::state::State;
 use super::{Core, Store};
 use crate::deletes::{ChunkDeletes, Part, PartView, Removal, positions_array};
 use crate::delta::DeltaRows;
 use crate::error::{Result, StorageError};
 use crate::projection::{Projection, ScanColumn};
-use crate::segment::{OpenSegment, Segment, SegmentScan, last_rows};
+use crate::segment::{OpenSegment, PAGE_ROWS, Segment, SegmentScan, Selection, last_rows, selected};
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::compute::{BatchCoalescer, filter};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use parking_lot::MutexGuard;
-use proto::{ChunkId, ColumnPredicate, CommitSeq, Latest, TxnId};
+use proto::{ChunkId, ColumnId, ColumnPredicate, CommitSeq, Latest, TxnId};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Smaller pieces of a chunk are not worth a reader each.
+const PIECE_ROWS_MIN: usize = 8 * PAGE_ROWS;
 
 #[derive(Debug, Clone)]
 pub struct ScanRequest {
@@ -41,7 +44,7 @@ pub struct ChunkScan {
     latest: Option<Latest>,
     snapshot: CommitSeq,
     batch_rows: usize,
-    segments: VecDeque<(Arc<OpenSegment>, PartView)>,
+    segments: VecDeque<SegmentPart>,
     current: Option<SegmentScan>,
     /// Last rows of series that are still to be returned.
     last: Option<RecordBatch>,
@@ -49,6 +52,14 @@ pub struct ChunkScan {
     /// Rows of the batch in work that were returned already.
     delta_offset: usize,
     small: Option<BatchCoalescer>,
+}
+
+/// A segment to be read.
+struct SegmentPart {
+    segment: Arc<OpenSegment>,
+    view: PartView,
+    /// Some rows of it; `None`: nobody has looked yet which may match.
+    selection: Option<Selection>,
 }
 
 impl Store {
@@ -71,16 +82,12 @@ impl Store {
         };
         let segments = segments.into_iter().map(|segment| {
             let view = hidden.view(Part::segment(segment.record.number));
-            (segment, view)
+            SegmentPart { segment, view, selection: None }
         });
         let delta = delta.into_iter().filter(|(_, rows)| rows.may_match(&request.predicates));
         let delta = delta.map(|(part, rows)| (rows, hidden.view(part))).collect();
-        let small = (!projection.columns.is_empty()).then(|| {
-            let limit = Some(request.batch_rows / 4);
-            BatchCoalescer::new(Arc::clone(&projection.schema), request.batch_rows)
-                .with_biggest_coalesce_batch_size(limit)
-        });
         Ok(ChunkScan {
+            small: small(&projection, request.batch_rows),
             projection,
             predicates: request.predicates,
             latest: request.latest,
@@ -91,8 +98,53 @@ impl Store {
             last: None,
             delta,
             delta_offset: 0,
-            small,
         })
+    }
+}
+
+/// Where small batches are gathered.
+fn small(projection: &Projection, batch_rows: usize) -> Option<BatchCoalescer> {
+    (!projection.columns.is_empty()).then(|| {
+        let limit = Some(batch_rows / 4);
+        BatchCoalescer::new(Arc::clone(&projection.schema), batch_rows).with_biggest_coalesce_batch_size(limit)
+    })
+}
+
+impl Store {
+    /// Between which times the rows lie that a scan of the chunk may return, both ends included; when there are none, the
+    /// first is above the second. `None`: only a scan can tell, or fail.
+    pub fn time_bounds(
+        &self,
+        chunk: ChunkId,
+        time: ColumnId,
+        snapshot: CommitSeq,
+        txn: Option<TxnId>,
+    ) -> Option<(i64, i64)> {
+        let state = self.core.state.lock();
+        let in_doubt = state.txns.values().any(|txn| txn.in_doubt() && txn.chunks().any(|other| other == chunk));
+        if in_doubt || state.dropped.contains(chunk) {
+            return None;
+        }
+        let mut bounds = (i64::MAX, i64::MIN);
+        let mut also =
+            |more: Option<(i64, i64)>| more.map(|(min, max)| bounds = (bounds.0.min(min), bounds.1.max(max)));
+        let of_rows = |rows: &DeltaRows| rows.time.filter(|_| rows.time_column == Some(time));
+        let own = txn.and_then(|txn| state.txns.get(&txn)).into_iter().flat_map(|txn| &txn.writes);
+        for write in own.filter(|write| write.chunk == chunk) {
+            also(of_rows(&write.rows))?;
+        }
+        if let Some(chunk) = state.chunks.get(&chunk) {
+            if chunk.layout.time != Some(time) || chunk.check().is_err() || snapshot < chunk.horizon {
+                return None;
+            }
+            for segment in chunk.segments.iter() {
+                also(segment.record.time)?;
+            }
+            for batch in chunk.delta.iter() {
+                also(of_rows(&batch.rows))?;
+            }
+        }
+        Some(bounds)
     }
 }
 
@@ -151,7 +203,7 @@ impl Store {
         if state.dropped.contains(request.chunk) {
             return Err(StorageError::ChunkDropped(request.chunk));
         }
-        let voted = state.txns.iter().filter(|(_, txn)| txn.recovered && txn.phase != Phase::Staged);
+        let voted = state.txns.iter().filter(|(_, txn)| txn.in_doubt());
         let here = voted.filter(|(_, txn)| txn.chunks().any(|chunk| chunk == request.chunk));
         // The oldest, so that the same state says the same.
         if let Some(txn) = here.map(|(id, _)| *id).min() {
@@ -181,6 +233,72 @@ impl ChunkScan {
         Arc::clone(&self.projection.schema)
     }
 
+    /// The same rows in at most so many pieces of about the same size, for as many readers; in fewer when there are few rows.
+    ///
+    /// # Errors
+    /// When directories or bloom filters of segments cannot be read.
+    pub fn pieces(self, most: usize) -> Result<Vec<ChunkScan>> {
+        self.cut(most, PIECE_ROWS_MIN)
+    }
+
+    pub(super) fn cut(mut self, most: usize, rows_min: usize) -> Result<Vec<ChunkScan>> {
+        assert!(self.current.is_none() && self.last.is_none() && self.delta_offset == 0, "it was not read from");
+        if most < 2 || self.latest.is_some() {
+            return Ok(vec![self]);
+        }
+        let mut rows = self.delta.iter().map(|(rows, _)| rows.batch.num_rows()).sum::<usize>();
+        for part in &mut self.segments {
+            let selection = selected(&part.segment, &self.predicates)?;
+            rows += selection.rows_count();
+            part.selection = Some(selection);
+        }
+        let count = (rows / rows_min).clamp(1, most);
+        let mut pieces = Vec::with_capacity(count);
+        for number in 1..count {
+            pieces.push(self.split_off(rows * number / count - rows * (number - 1) / count));
+        }
+        pieces.push(self);
+        Ok(pieces)
+    }
+
+    /// About the first `rows` that were selected.
+    fn split_off(&mut self, rows: usize) -> ChunkScan {
+        let mut first = ChunkScan {
+            projection: self.projection.clone(),
+            predicates: self.predicates.clone(),
+            latest: None,
+            snapshot: self.snapshot,
+            batch_rows: self.batch_rows,
+            segments: VecDeque::new(),
+            current: None,
+            last: None,
+            delta: VecDeque::new(),
+            delta_offset: 0,
+            small: small(&self.projection, self.batch_rows),
+        };
+        let mut left = rows;
+        while left > 0 {
+            if let Some(part) = self.segments.front_mut() {
+                let all = part.selection.as_mut().expect("rows were selected");
+                let selection = all.take(left);
+                left = left.saturating_sub(selection.rows_count());
+                let (segment, view) = (Arc::clone(&part.segment), part.view.clone());
+                if all.rows.is_empty() {
+                    self.segments.pop_front();
+                }
+                if !selection.rows.is_empty() {
+                    first.segments.push_back(SegmentPart { segment, view, selection: Some(selection) });
+                }
+            } else if let Some((rows, view)) = self.delta.pop_front() {
+                left = left.saturating_sub(rows.batch.num_rows());
+                first.delta.push_back((rows, view));
+            } else {
+                break;
+            }
+        }
+        first
+    }
+
     fn next_segment_batch(&mut self) -> Option<Result<RecordBatch>> {
         loop {
             if let Some(rows) = self.last.take() {
@@ -191,7 +309,7 @@ impl ChunkScan {
             if let Some(batch) = self.current.as_mut().and_then(|scan| scan.next()) {
                 return Some(batch);
             }
-            let (segment, view) = self.segments.pop_front()?;
+            let SegmentPart { segment, view, selection } = self.segments.pop_front()?;
             let (projection, batch_rows) = (self.projection.clone(), self.batch_rows);
             if let Some(latest) = &self.latest {
                 match last_rows(&segment, &view, &projection, latest, self.snapshot) {
@@ -203,7 +321,11 @@ impl ChunkScan {
                     Err(error) => return Some(Err(error)),
                 }
             }
-            match SegmentScan::new(segment, view, projection, &self.predicates, self.snapshot, batch_rows) {
+            let selection = selection.map_or_else(|| selected(&segment, &self.predicates), Ok);
+            let scan = selection.and_then(|rows| {
+                SegmentScan::of(segment, view, projection, &self.predicates, rows, self.snapshot, batch_rows)
+            });
+            match scan {
                 Ok(scan) => self.current = Some(scan),
                 Err(error) => return Some(Err(error)),
             }

@@ -198,6 +198,11 @@ impl Txn {
         }
     }
 
+    /// It was prepared before a restart, and nobody has told yet how it ended.
+    pub(super) fn in_doubt(&self) -> bool {
+        self.recovered && self.phase != Phase::Staged
+    }
+
     /// It lacks something since the sub-transaction.
     pub(super) fn break_at(&mut self, sub: SubTxn, reason: &'static str) {
         if self.broken.is_none_or(|broken| sub < broken.sub) {

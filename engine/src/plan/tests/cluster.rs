@@ -70,7 +70,7 @@ impl Drop for Rows {
 pub struct Stored(pub Arc<MemoryStore>);
 
 impl ChunkStore for Stored {
-    fn scan(&self, request: ChunkRequest) -> Result<ChunkRows> {
+    fn scan(&self, request: ChunkRequest, pieces: usize) -> Result<Vec<ChunkRows>> {
         let chunks = self.0.chunks.lock();
         let rows = chunks.get(&request.chunk).map(|all| {
             let columns = request.columns.iter().map(|wanted| {
@@ -90,13 +90,28 @@ impl ChunkStore for Stored {
             let options = RecordBatchOptions::new().with_row_count(Some(all.num_rows()));
             RecordBatch::try_new_with_options(Arc::new(schema), columns.collect(), &options).unwrap()
         });
-        let pieces = rows.into_iter().flat_map(|rows| {
+        let batches = rows.into_iter().flat_map(|rows| {
             let size = 100.min(request.batch_rows);
             (0..rows.num_rows()).step_by(size).map(move |at| rows.slice(at, size.min(rows.num_rows() - at)))
         });
-        self.0.open.fetch_add(1, Ordering::SeqCst);
-        let batches = pieces.collect::<Vec<_>>().into_iter();
-        Ok(Box::new(Rows { batches, store: self.0.clone() }))
+        let batches = batches.collect::<Vec<_>>();
+        let rows = |batches: Vec<RecordBatch>| {
+            self.0.open.fetch_add(1, Ordering::SeqCst);
+            Box::new(Rows { batches: batches.into_iter(), store: self.0.clone() }) as ChunkRows
+        };
+        match batches.len().div_ceil(pieces) {
+            0 => Ok(vec![rows(Vec::new())]),
+            most => Ok(batches.chunks(most).map(|part| rows(part.to_vec())).collect()),
+        }
+    }
+
+    fn time_bounds(&self, chunk: ChunkId, time: ColumnId, _: CommitSeq, _: Option<TxnId>) -> Option<(i64, i64)> {
+        let chunks = self.0.chunks.lock();
+        let Some(rows) = chunks.get(&chunk) else { return Some((i64::MAX, i64::MIN)) };
+        let id = time.to_string();
+        let at = rows.schema().fields().iter().position(|f| f.metadata().get(FIELD_ID) == Some(&id))?;
+        let times = rows.column(at).as_any().downcast_ref::<TimestampMicrosecondArray>()?;
+        Some((arrow::compute::min(times)?, arrow::compute::max(times)?))
     }
 }
 

@@ -133,6 +133,34 @@ fn predicates_skip_pages_and_never_a_matching_row() {
     assert_eq!(scan(vec![range(TIME, Some(Scalar::Float(1e9)), None)]).len(), 100_000, "an unlike value skips nothing");
 }
 
+/// Cut anywhere, a chunk's rows are each in one piece: sealed, removed, and not sealed yet.
+#[test]
+fn pieces_of_a_scan_are_the_scan() {
+    let vfs = SimVfs::new(1);
+    let store = open(&vfs);
+    insert(&store, 1, 1, 1, &many(50_000)).unwrap();
+    store.seal(ChunkId(1)).unwrap();
+    let addresses = addressed(&store, request(1, 1)).unwrap().into_iter().map(|(_, at)| at);
+    let removed = addresses.step_by(7).collect::<Vec<_>>();
+    store.stage(txn(2), SubTxn::FIRST, vec![removal(1, &removed)]).unwrap();
+    store.commit(txn(2), CommitSeq(2), CommitMode::OnePhase).unwrap();
+    insert(&store, 3, 3, 1, &many(3000)).unwrap();
+    insert(&store, 4, 4, 1, &many(9000)).unwrap();
+    let text = |text: &str| Some(Scalar::Text(text.to_owned()));
+    for predicates in [vec![], vec![range(HOST, text("host_1"), text("host_3"))], vec![range(HOST, text("z"), None)]] {
+        let scan = || store.scan(ScanRequest { predicates: predicates.clone(), ..request(1, 4) }).unwrap();
+        let mut whole = rows_of(scan()).unwrap();
+        whole.sort();
+        for (most, rows_min) in [(1, 1), (2, 1), (3, 10_000), (5, 1), (64, 1000)] {
+            let pieces = scan().cut(most, rows_min).unwrap();
+            assert!(pieces.len() <= most && (pieces.len() == most || rows_min > 1 || whole.is_empty()));
+            let mut rows = pieces.into_iter().flat_map(|piece| rows_of(piece).unwrap()).collect::<Vec<_>>();
+            rows.sort();
+            assert!(rows == whole, "{most} pieces: {} rows in place of {}", rows.len(), whole.len());
+        }
+    }
+}
+
 #[test]
 fn a_nan_is_above_every_bound() {
     let vfs = SimVfs::new(1);

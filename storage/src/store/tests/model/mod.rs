@@ -15,7 +15,7 @@ const STEPS: usize = 80;
 const CHUNKS: u64 = 3;
 
 /// All that must have happened in a run, or it says nothing about it.
-const SEEN: [&str; 35] = [
+const SEEN: [&str; 36] = [
     "insert",
     "update",
     "upsert that inserts",
@@ -37,6 +37,7 @@ const SEEN: [&str; 35] = [
     "read in doubt",
     "read of a snapshot too old",
     "read of one's own changes",
+    "time bounds",
     "seal",
     "reorder",
     "merge",
@@ -456,6 +457,7 @@ impl Life {
             found.retain(inside);
             found.sort();
             let mut expected = self.twin.rows(chunk, snapshot);
+            self.check_time_bounds(chunk, snapshot, None, &expected);
             expected.retain(inside);
             assert_eq!(found, expected);
             if let Some(id) = pick(&mut self.dice, &self.twin.staged) {
@@ -463,11 +465,21 @@ impl Life {
                 let mut found = rows_of(self.store().scan(own).unwrap()).unwrap();
                 found.sort();
                 assert_eq!(found, self.twin.rows_for(chunk, snapshot, Some(&self.twin.staged[&id])));
+                self.check_time_bounds(chunk, snapshot, Some(txn(id)), &found);
                 self.counts.add("read of one's own changes");
             }
             let stats = self.store().chunk_stats(&[ChunkId(chunk)]).unwrap();
             let rows = self.twin.rows(chunk, self.seq).len() as u64;
             assert_eq!(stats.first().map_or(0, |stats| stats.rows), rows);
+        }
+    }
+
+    /// No row lies outside of where the store says that they lie.
+    fn check_time_bounds(&mut self, chunk: u32, snapshot: u64, own: Option<TxnId>, rows: &[Row]) {
+        let bounds = self.store().time_bounds(ChunkId(chunk), TIME, CommitSeq(snapshot), own);
+        if let Some((min, max)) = bounds {
+            assert!(rows.iter().all(|row| min <= row.time && row.time <= max), "{min} {max}: {rows:?}");
+            self.counts.add("time bounds");
         }
     }
 }
