@@ -1,6 +1,7 @@
 //! The node's side of a scan: `ChunkScan` leaves become scans over the store's chunks. Partitions share a queue of
 //! chunks, and the last of them piece by piece, so that one large chunk does not hold up the others.
 
+use super::check::scans_declare_no_hash;
 use super::error::hide;
 use super::leading::Leading;
 use super::node::{Lead, Verdict, Window, Windows};
@@ -59,7 +60,9 @@ pub(super) fn bind(
         bound.windows = scan.leading.as_ref().and_then(|leading| bound.windows(leading, chunks)).map(Arc::new);
         Ok(Some(Arc::new(bound) as Arc<dyn ExecutionPlan>))
     });
-    super::node::replace(bound?)
+    let bound = bound?;
+    scans_declare_no_hash(bound.as_ref())?;
+    super::node::replace(bound)
 }
 
 /// What no partition has taken yet.

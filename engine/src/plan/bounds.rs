@@ -92,7 +92,7 @@ fn comparison(table: &TableDef, expr: &Expr, op: Operator, value: &ScalarValue) 
     Some(ColumnPredicate { column: column.id, kind })
 }
 
-fn compared(op: Operator, value: Scalar) -> Option<PredicateKind> {
+pub(super) fn compared(op: Operator, value: Scalar) -> Option<PredicateKind> {
     let step = |by: i64| match &value {
         Scalar::Int(v) => Scalar::Int(v.saturating_add(by)),
         other => other.clone(),
@@ -142,7 +142,7 @@ fn one_of_several(table: &TableDef, filter: &Expr) -> Option<ColumnPredicate> {
 }
 
 /// A literal of exactly the column's type. NULL and NaN say nothing here; a list of nothing but NULL is empty.
-fn scalar(value: &ScalarValue, ty: &DataType) -> Option<Scalar> {
+pub(super) fn scalar(value: &ScalarValue, ty: &DataType) -> Option<Scalar> {
     let same_kind = match (ty, value.data_type()) {
         (DataType::Timestamp(unit, zone), DataType::Timestamp(other_unit, other_zone)) => {
             *unit == other_unit && zone.is_some() == other_zone.is_some()

@@ -392,6 +392,26 @@ fn origins(plan: &LogicalPlan, scope: &Scope) -> Vec<Option<(TableId, ColumnId)>
     columns.into_iter().zip(plan.schema().fields()).map(|(column, field)| origin(column, field)).collect()
 }
 
+/// Runs a statement without parameters whose hash joins all collect their build side, which is the planner's choice for
+/// small ones only. Also gives the cut plan.
+#[cfg(test)]
+pub(super) async fn run_collecting_builds(
+    engine: &Engine,
+    prepared: &Prepared,
+    context: &QueryContext,
+) -> Result<(Arc<dyn ExecutionPlan>, Vec<RecordBatch>)> {
+    let scope = Arc::new(scope_for(prepared, context));
+    let mut state = state(&scope);
+    let optimizer = &mut state.config_mut().options_mut().optimizer;
+    optimizer.hash_join_single_partition_threshold = usize::MAX;
+    optimizer.hash_join_single_partition_threshold_rows = usize::MAX;
+    let plan = state.create_physical_plan(&prepared.plan).await.map_err(reveal)?;
+    let plan = fragment(plan, context.settings.push_down, state.config_options()).map_err(reveal)?;
+    let task = Arc::new(TaskContext::from(&state).with_runtime(Arc::clone(&engine.runtime)));
+    let rows = execute_stream(Arc::clone(&plan), task).map_err(reveal)?.try_collect().await.map_err(reveal)?;
+    Ok((plan, rows))
+}
+
 /// The cut plan of a statement without parameters.
 #[cfg(test)]
 pub(super) async fn physical_plan(

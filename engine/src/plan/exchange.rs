@@ -1,23 +1,29 @@
-//! The gather: an ordinary leaf of the coordinator's plan whose partitions are the answers of the data nodes, one each,
-//! in the order the fragment gives them. Dropping a stream drops the node's stream, which cancels the work there.
+//! The gather: the operator of the coordinator's plan whose partitions are the answers of the data nodes, one each, in the
+//! order the fragment gives them. Dropping a stream drops the node's stream, which cancels the work there.
+//!
+//! Mostly a leaf. A fragment that takes rows along has below it the plans that yield them; it waits for them, and if they
+//! are too many it does not leave: the coordinator does its work in its place ([`late`](super::late)).
 
 use super::context::Scope;
 use super::error::hide;
+use super::late::{KeyFilter, Late, Outcome, Settled, settle};
 use super::metrics::FragmentMetrics;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
-use datafusion::common::Result;
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::execution_plan::ReplaceChildrenOptions;
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, SendableRecordBatchStream,
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, EmptyRecordBatchStream, ExecutionPlan, Partitioning,
+    PlanProperties, SendableRecordBatchStream, execute_stream,
 };
-use futures::StreamExt;
+use futures::future::{BoxFuture, Shared, WeakShared};
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
 use proto::{ColumnPredicate, Error, FragmentMessage, FragmentRequest, NodeName, Reaction, ScanChunks, SqlState};
 use std::fmt;
@@ -37,6 +43,8 @@ pub(super) struct Fragment {
     pub parts: Vec<NodePart>,
     /// Why the operator above was not shipped too; empty when there is none.
     pub why: String,
+    /// What is known only when it leaves. `bytes` and `parts` are without it.
+    pub late: Late,
 }
 
 /// What one node reads for a fragment.
@@ -48,9 +56,10 @@ pub(super) struct NodePart {
 
 #[derive(Debug)]
 pub(super) struct RemoteExec {
-    pub fragment: Fragment,
+    pub fragment: Arc<Fragment>,
     /// What each node reported at its end.
     answers: Arc<Mutex<Vec<Option<FragmentMetrics>>>>,
+    settling: Arc<Settling>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -60,38 +69,95 @@ impl RemoteExec {
         let partitioning = Partitioning::UnknownPartitioning(fragment.parts.len());
         let properties = PlanProperties::clone(fragment.plan.properties()).with_partitioning(partitioning);
         let answers = Arc::new(Mutex::new(vec![None; fragment.parts.len()]));
-        RemoteExec { fragment, answers, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() }
+        RemoteExec {
+            fragment: Arc::new(fragment),
+            answers,
+            settling: Arc::default(),
+            properties: Arc::new(properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
+    }
+
+    /// The same with other late parts.
+    pub fn with_late(&self, late: Late) -> RemoteExec {
+        RemoteExec::new(Fragment { late, ..self.fragment.as_ref().clone() })
+    }
+
+    /// The same with those of `filters` that are about its scans; `None` when none is.
+    pub fn told(&self, filters: &[KeyFilter]) -> Option<RemoteExec> {
+        let scans = &self.fragment.parts.first()?.scans;
+        let own = |filter: &&KeyFilter| scans.iter().any(|chunks| chunks.scan == filter.scanned.scan);
+        let filters = filters.iter().filter(own).cloned().collect::<Vec<_>>();
+        (!filters.is_empty()).then(|| self.with_late(Late { filters, ..self.fragment.late.clone() }))
+    }
+
+    /// How it left, once it has.
+    pub fn settled(&self) -> Option<Outcome> {
+        self.settling.done.lock().clone()
+    }
+
+    /// Waits for what the fragment needs; once, for all partitions.
+    fn settle(&self, context: &Arc<TaskContext>) -> Shared<Work> {
+        let mut work = self.settling.work.lock();
+        if let Some(under_way) = work.as_ref().and_then(WeakShared::upgrade) {
+            return under_way;
+        }
+        let (fragment, settling, context) = (self.fragment.clone(), self.settling.clone(), Arc::clone(context));
+        let settle = async move {
+            let settled = settle(&fragment, &context).await.map_err(Arc::new)?;
+            *settling.done.lock() = Some(settled.outcome());
+            Ok(Arc::new(settled))
+        };
+        let shared = settle.boxed().shared();
+        *work = shared.downgrade();
+        shared
     }
 
     /// For another run: with other values, and what scans may skip then.
     pub fn again(&self, values: &Bytes, predicates: &dyn Fn(u32) -> Vec<ColumnPredicate>) -> RemoteExec {
-        let mut fragment = Fragment { values: values.clone(), ..self.fragment.clone() };
+        let mut fragment = Fragment { values: values.clone(), ..self.fragment.as_ref().clone() };
         for scan in fragment.parts.iter_mut().flat_map(|part| &mut part.scans) {
             scan.predicates = predicates(scan.scan);
         }
         let answers = Arc::new(Mutex::new(vec![None; fragment.parts.len()]));
         let (properties, metrics) = (Arc::clone(&self.properties), ExecutionPlanMetricsSet::new());
-        RemoteExec { fragment, answers, properties, metrics }
+        RemoteExec { fragment: Arc::new(fragment), answers, settling: Arc::default(), properties, metrics }
     }
 
     /// The metrics of one node's run, once it has ended.
     pub fn answer(&self, part: usize) -> Option<FragmentMetrics> {
         self.answers.lock()[part].clone()
     }
+}
 
-    fn request(&self, part: &NodePart, scope: &Scope) -> FragmentRequest {
-        let context = &scope.context;
-        FragmentRequest {
-            query: context.query,
-            plan: self.fragment.bytes.clone(),
-            values: self.fragment.values.clone(),
-            scans: part.scans.clone(),
-            snapshot: context.snapshot,
-            txn: context.txn,
-            time_zone: context.settings.time_zone.clone(),
-            partitions: u32::try_from(context.settings.partitions.max(1)).unwrap_or(u32::MAX),
-            now_us: context.settings.now_us,
-        }
+/// How a fragment with late parts left, for all partitions and for EXPLAIN.
+#[derive(Default)]
+struct Settling {
+    /// Held by the partitions that wait.
+    work: Mutex<Option<WeakShared<Work>>>,
+    done: Mutex<Option<Outcome>>,
+}
+
+type Work = BoxFuture<'static, std::result::Result<Arc<Settled>, Arc<DataFusionError>>>;
+
+impl fmt::Debug for Settling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Settling").field(&self.done).finish()
+    }
+}
+
+fn request(plan: Bytes, values: Bytes, scans: Vec<ScanChunks>, scope: &Scope) -> FragmentRequest {
+    let context = &scope.context;
+    FragmentRequest {
+        query: context.query,
+        plan,
+        values,
+        scans,
+        snapshot: context.snapshot,
+        txn: context.txn,
+        time_zone: context.settings.time_zone.clone(),
+        partitions: u32::try_from(context.settings.partitions.max(1)).unwrap_or(u32::MAX),
+        now_us: context.settings.now_us,
     }
 }
 
@@ -112,7 +178,7 @@ impl ExecutionPlan for RemoteExec {
     }
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        Vec::new()
+        self.fragment.late.sides.iter().map(|(_, side)| side).collect()
     }
 
     fn apply_expressions(
@@ -124,14 +190,16 @@ impl ExecutionPlan for RemoteExec {
 
     fn replace_children(
         self: Arc<Self>,
-        _: Vec<Arc<dyn ExecutionPlan>>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
         _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(self)
+        let late = self.fragment.late.clone();
+        let sides = late.sides.iter().map(|(number, _)| *number).zip(children).collect();
+        Ok(Arc::new(self.with_late(Late { sides, ..late })))
     }
 
-    fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(self)
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
@@ -141,17 +209,41 @@ impl ExecutionPlan for RemoteExec {
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let scope = context.session_config().get_extension::<Scope>();
         let scope = scope.expect("the engine executes with its scope in the config");
-        let part = &self.fragment.parts[partition];
-        let (request, name) = (self.request(part, &scope), part.node.clone());
-        let (schema, answers) = (self.schema(), Arc::clone(&self.answers));
+        // A partition that comes when all others are through.
+        if partition > 0 && matches!(self.settled(), Some(Outcome::Instead(_))) {
+            return Ok(Box::pin(EmptyRecordBatchStream::new(self.schema())));
+        }
+        let settle = (!self.fragment.late.is_empty()).then(|| self.settle(&context));
+        let (fragment, schema, answers) = (self.fragment.clone(), self.schema(), Arc::clone(&self.answers));
         let rows = BaselineMetrics::new(&self.metrics, partition);
 
         // The request leaves at once, not when the first batch is asked for: all nodes work at the same time.
         let mut stream = RecordBatchReceiverStream::builder(self.schema(), BATCHES_AHEAD);
         let batches = stream.tx();
         stream.spawn(async move {
-            let failed = |error: Error| hide(error.on_node(&name));
-            let node = scope.context.nodes.node(&name).map_err(failed)?;
+            let name = &fragment.parts[partition].node;
+            let failed = |error: Error| hide(error.on_node(name));
+            let settled = match settle {
+                Some(settle) => Some(settle.await.map_err(DataFusionError::Shared)?),
+                None => None,
+            };
+            let (bytes, parts) = match settled.as_deref() {
+                None => (&fragment.bytes, &fragment.parts),
+                Some(Settled::Sent { bytes, parts, .. }) => (bytes, parts),
+                Some(Settled::Instead { .. }) if partition > 0 => return Ok(()),
+                Some(Settled::Instead { plan, .. }) => {
+                    let mut instead = execute_stream(Arc::clone(plan), context)?;
+                    while let Some(batch) = instead.try_next().await? {
+                        rows.record_output(batch.num_rows());
+                        if batches.send(Ok(batch)).await.is_err() {
+                            break;
+                        }
+                    }
+                    return Ok(());
+                }
+            };
+            let request = request(bytes.clone(), fragment.values.clone(), parts[partition].scans.clone(), &scope);
+            let node = scope.context.nodes.node(name).map_err(failed)?;
             let mut messages = node.execute(request).await.map_err(failed)?;
             let mut complete = false;
             while let Some(message) = messages.next().await {
@@ -165,7 +257,8 @@ impl ExecutionPlan for RemoteExec {
                     }
                     FragmentMessage::Metrics(bytes) => {
                         complete = true;
-                        answers.lock()[partition] = FragmentMetrics::decode(&bytes);
+                        answers.lock()[partition] =
+                            FragmentMetrics::decode(&bytes).map(|answer| answer.of_plan(&fragment.plan));
                     }
                 }
             }

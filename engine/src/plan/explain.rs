@@ -4,9 +4,12 @@
 //! Times of EXPLAIN ANALYZE include what is below, as PostgreSQL's do: for an operator the work of all threads, for a
 //! data node and for the first line the clock on the wall.
 
+use super::collected::{BYTES_MAX, CollectedExec, Seen};
 use super::exchange::{NodePart, RemoteExec};
+use super::late::Outcome;
 use super::metrics::{FragmentMetrics, OperatorMetrics, operator_metrics};
 use super::scan::ChunkScan;
+use super::sent::SentRows;
 use super::shards::plain;
 use chrono::DateTime;
 use datafusion::common::JoinType;
@@ -18,9 +21,11 @@ use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::joins::HashJoinExec;
 use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::scalar_subquery::ScalarSubqueryExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::scalar::ScalarValue;
+use proto::PredicateKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,8 +109,8 @@ impl Printer {
     /// Why this operator is not in the fragment below it. Silent operators on the way are this one's as far as a user
     /// can see, but a projection, which is shown here as what stays behind.
     fn not_pushed(&self, plan: &dyn ExecutionPlan) -> Option<String> {
-        // Rows that are sorted on every node are merged here; nothing was left undone there.
-        if plan.is::<SortPreservingMergeExec>() {
+        // Rows that are sorted on every node are merged here, results of subqueries go along: nothing was left undone.
+        if plan.is::<SortPreservingMergeExec>() || plan.is::<ScalarSubqueryExec>() {
             return None;
         }
         plan.children().into_iter().find_map(|child| match child.downcast_ref::<RemoteExec>() {
@@ -119,6 +124,12 @@ impl Printer {
     }
 
     fn remote(&mut self, remote: &RemoteExec, depth: usize) {
+        if let Some(Outcome::Instead(plan)) = remote.settled() {
+            let measured = self.analyze.then(|| with_below(remote));
+            self.node(depth, "Gather", remote, measured.as_ref());
+            self.property(depth, "Broadcast: given up, the rows were too many; joined on the access node");
+            return self.coordinator(plan.as_ref(), depth + 1);
+        }
         let parts = &remote.fragment.parts;
         let measured = self.analyze.then(|| with_below(remote));
         let append = if parts.len() > 1 { 1 } else { 0 };
@@ -127,6 +138,17 @@ impl Printer {
         }
         for (index, part) in parts.iter().enumerate() {
             self.data_node(remote, index, part, depth + append);
+        }
+        for side in remote.children() {
+            self.node(depth + 1, "Broadcast", side.as_ref(), None);
+            self.property(depth + 1, &format!("Broadcast: {}", rows_of(side.as_ref())));
+            let Some(collected) = side.downcast_ref::<CollectedExec>() else { continue };
+            let limit = match collected.collected.known() {
+                Some(Seen::All(rows)) => format!("{} rows were sent to each data node", rows.num_rows()),
+                _ => format!("Sent if at most {} rows and {} MiB", collected.rows_max, BYTES_MAX >> 20),
+            };
+            self.property(depth + 1, &limit);
+            side.children().into_iter().for_each(|child| self.coordinator(child.as_ref(), depth + 2));
         }
     }
 
@@ -142,19 +164,14 @@ impl Printer {
             self.property(depth, "Actual: not reported, the rows above were complete before this node was done");
         }
         let mut at = 0;
-        self.pushed(remote.fragment.plan.as_ref(), part, answer.as_ref(), &mut at, depth + 1);
+        let shown = Shown { remote, part, answer: answer.as_ref() };
+        self.pushed(remote.fragment.plan.as_ref(), &shown, &mut at, depth + 1);
     }
 
     /// An operator that runs on a node; `at` counts operators in pre-order, as the metrics do.
-    fn pushed(
-        &mut self,
-        plan: &dyn ExecutionPlan,
-        part: &NodePart,
-        answer: Option<&FragmentMetrics>,
-        at: &mut usize,
-        depth: usize,
-    ) {
-        let subtree = answer.filter(|_| self.analyze).and_then(|answer| answer.operators.get(*at..*at + size(plan)));
+    fn pushed(&mut self, plan: &dyn ExecutionPlan, shown: &Shown<'_>, at: &mut usize, depth: usize) {
+        let subtree =
+            shown.answer.filter(|_| self.analyze).and_then(|answer| answer.operators.get(*at..*at + size(plan)));
         let measured = subtree.map(subtotal);
         *at += 1;
         let children = plan.children();
@@ -164,10 +181,41 @@ impl Printer {
             details(plan).iter().for_each(|detail| self.property(depth, detail));
         }
         if let Some(scan) = plan.downcast_ref::<ChunkScan>() {
-            self.chunks(scan, part, depth);
+            self.chunks(scan, shown.part, depth);
+            self.learnt(scan, shown.remote, depth);
+        }
+        if let Some(sent) = plan.downcast_ref::<SentRows>() {
+            let side = shown.remote.fragment.late.sides.iter().find(|(number, _)| *number == sent.side);
+            side.into_iter()
+                .for_each(|(_, side)| self.property(depth, &format!("Broadcast: {}", rows_of(side.as_ref()))));
         }
         let depth = if hidden { depth } else { depth + 1 };
-        children.iter().for_each(|child| self.pushed(child.as_ref(), part, answer, at, depth));
+        children.iter().for_each(|child| self.pushed(child.as_ref(), shown, at, depth));
+    }
+
+    /// What the scan is told while the statement runs.
+    fn learnt(&mut self, scan: &ChunkScan, remote: &RemoteExec, depth: usize) {
+        let late = &remote.fragment.late;
+        let name = |id| scan.columns.iter().position(|c| c.id == id).map(|at| scan.schema().field(at).name().clone());
+        if let Some(Outcome::Sent(learnt)) = remote.settled() {
+            for learnt in learnt.iter().filter(|learnt| learnt.scan == scan.scan) {
+                let column = name(learnt.predicate.column).unwrap_or_default();
+                let values = match &learnt.predicate.kind {
+                    PredicateKind::OneOf(values) => format!("{} values", values.len()),
+                    PredicateKind::Range { .. } => "a range".to_owned(),
+                };
+                let left = learnt.chunks_left;
+                self.property(
+                    depth,
+                    &format!("Runtime Filter: {column}, {values}; chunks left on all data nodes: {left}"),
+                );
+            }
+            return;
+        }
+        for filter in late.filters.iter().filter(|filter| filter.scanned.scan == scan.scan) {
+            let column = name(filter.scanned.column).unwrap_or_default();
+            self.property(depth, &format!("Runtime Filter: {column}, by the rows it is joined with"));
+        }
     }
 
     fn chunks(&mut self, scan: &ChunkScan, part: &NodePart, depth: usize) {
@@ -193,6 +241,34 @@ impl Printer {
                 self.property(depth, &format!("Chunks excluded during planning: {excluded}"));
             }
         }
+    }
+}
+
+/// One data node's run of a fragment.
+struct Shown<'a> {
+    remote: &'a RemoteExec,
+    part: &'a NodePart,
+    answer: Option<&'a FragmentMetrics>,
+}
+
+/// `rows of a, b`: the tables a side of a join is made of.
+fn rows_of(plan: &dyn ExecutionPlan) -> String {
+    fn tables(plan: &dyn ExecutionPlan, names: &mut Vec<String>) {
+        if let Some(source) = plan.downcast_ref::<ChunkScan>().and_then(|scan| scan.source.as_ref()) {
+            names.push(source.table.name.clone());
+        }
+        if let Some(remote) = plan.downcast_ref::<RemoteExec>() {
+            tables(remote.fragment.plan.as_ref(), names);
+        }
+        plan.children().into_iter().for_each(|child| tables(child.as_ref(), names));
+    }
+    let mut names = Vec::new();
+    tables(plan, &mut names);
+    names.sort();
+    names.dedup();
+    match names.is_empty() {
+        true => "rows of the access node".to_owned(),
+        false => format!("rows of {}", names.join(", ")),
     }
 }
 
@@ -236,7 +312,12 @@ fn indent(depth: usize) -> String {
 fn silent(name: &str) -> bool {
     matches!(
         name,
-        "CoalescePartitionsExec" | "CoalesceBatchesExec" | "CooperativeExec" | "RepartitionExec" | "ProjectionExec"
+        "CoalescePartitionsExec"
+            | "CoalesceBatchesExec"
+            | "CollectedExec"
+            | "CooperativeExec"
+            | "RepartitionExec"
+            | "ProjectionExec"
     )
 }
 
@@ -276,6 +357,7 @@ pub(super) fn operator(plan: &dyn ExecutionPlan) -> String {
         "GapFillExec" => "Custom Scan (GapFill)".to_owned(),
         "GlobalLimitExec" | "LocalLimitExec" => "Limit".to_owned(),
         "ScalarSubqueryExec" => "InitPlan".to_owned(),
+        "SentRows" => "Broadcast Scan".to_owned(),
         "SortMergeJoinExec" => "Merge Join".to_owned(),
         "SortPreservingMergeExec" => "Merge Append".to_owned(),
         "UnionExec" => "Append".to_owned(),

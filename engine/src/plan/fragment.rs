@@ -3,19 +3,22 @@
 //! DataFusion planned for many partitions in one process and put an exchange wherever rows of several partitions must
 //! meet. The partitions of all nodes together are just more partitions, so everything between two exchanges may run on
 //! the nodes as it is; an exchange either stays inside each node (the rows that must meet are on one node) or becomes a
-//! gather. Nothing here relies on an operator it does not know: unknown ones run on the coordinator.
+//! gather. Joins have their own rules (`joining`). Nothing here relies on an operator it does not know: unknown ones run on the coordinator.
 
+use super::check::scans_declare_no_hash;
 use super::codec;
 use super::exchange::{Fragment, NodePart, RemoteExec};
+use super::join::Join;
+use super::late::{KeyFilter, Late};
 use super::parameter;
 use super::scan::ChunkScan;
+use super::sent::SentRows;
 use super::shards::{Shards, home};
+use super::subquery;
 use crate::gapfill::GapFillExec;
 use datafusion::common::Result;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::config::ConfigOptions;
-use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::scalar_subquery::ScalarSubqueryExpr;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::sanity_checker::SanityCheckPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
@@ -50,26 +53,34 @@ pub(super) fn fragment(plan: Plan, push_down: bool, options: &ConfigOptions) -> 
 }
 
 fn cut(plan: Plan, push_down: bool, options: &ConfigOptions) -> Result<Plan> {
-    let mut cutter = Cutter { push_down, partitions: options.execution.target_partitions, fragments: 0 };
+    let mut cutter = Cutter::new(push_down, options.execution.target_partitions);
     let plan = match whole(&plan).filter(|_| push_down) {
         Some(shards) => cutter.gather(plan, &shards, false, "")?,
         // Had the statement asked for an order, the plan would end in a merge.
-        None => match cutter.place(plan)? {
-            Piece { plan, shards: Some(shards) } => cutter.gather(plan, &shards, false, "")?,
-            Piece { plan, shards: None } => plan,
-        },
+        None => cutter.placed(plan)?,
     };
+    scans_declare_no_hash(plan.as_ref())?;
     SanityCheckPlan::new().optimize(plan, options)
 }
 
+/// Cuts a fragment's plan anew after it was learnt which of its inputs stay on the coordinator; in one stream.
+///
+/// # Errors
+/// As of cutting.
+pub(super) fn recut(plan: Plan, partitions: usize) -> Result<Plan> {
+    let plan = Cutter::new(true, partitions).placed(plan)?;
+    scans_declare_no_hash(plan.as_ref())?;
+    Ok(one_stream(plan, true))
+}
+
 /// Part of the plan, and where its rows are: `None` is the coordinator.
-struct Piece {
-    plan: Plan,
-    shards: Option<Shards>,
+pub(super) struct Piece {
+    pub plan: Plan,
+    pub shards: Option<Shards>,
 }
 
 impl Piece {
-    fn local(plan: Plan) -> Piece {
+    pub fn local(plan: Plan) -> Piece {
         Piece { plan, shards: None }
     }
 }
@@ -120,16 +131,46 @@ pub(super) fn can_travel(name: &str) -> bool {
     )
 }
 
-struct Cutter {
-    push_down: bool,
+pub(super) struct Cutter {
+    pub push_down: bool,
     partitions: usize,
     fragments: u32,
+    /// Sides of joins that fragments take along.
+    pub sides: Vec<Plan>,
+    /// What scans will be told.
+    pub filters: Vec<KeyFilter>,
 }
 
 impl Cutter {
-    fn place(&mut self, plan: Plan) -> Result<Piece> {
+    fn new(push_down: bool, partitions: usize) -> Cutter {
+        Cutter { push_down, partitions, fragments: 0, sides: Vec::new(), filters: Vec::new() }
+    }
+
+    /// The whole of `plan` as the coordinator runs it.
+    fn placed(mut self, plan: Plan) -> Result<Plan> {
+        let plan = match self.place(plan)? {
+            Piece { plan, shards: Some(shards) } => self.gather(plan, &shards, false, "")?,
+            Piece { plan, shards: None } => plan,
+        };
+        if self.filters.is_empty() {
+            return Ok(plan);
+        }
+        let told = plan.transform_up(|node| {
+            let told = node.downcast_ref::<RemoteExec>().and_then(|remote| remote.told(&self.filters));
+            Ok(match told {
+                Some(remote) => Transformed::yes(Arc::new(remote) as Plan),
+                None => Transformed::no(node),
+            })
+        });
+        Ok(told?.data)
+    }
+
+    pub fn place(&mut self, plan: Plan) -> Result<Piece> {
         if let Some(scan) = plan.downcast_ref::<ChunkScan>() {
             return self.place_scan(&plan, scan);
+        }
+        if let Some(join) = Join::of(&plan) {
+            return self.place_join(&plan, &join);
         }
         let pieces = plan.children().into_iter().cloned().map(|child| self.place(child)).collect::<Result<Vec<_>>>()?;
         if pieces.iter().all(|piece| piece.shards.is_none()) {
@@ -210,7 +251,7 @@ impl Cutter {
     }
 
     /// Gives `remote` the distribution its consumer relies on, and keeps its order.
-    fn redistributed(&self, remote: Plan, wanted: Distribution) -> Result<Plan> {
+    pub fn redistributed(&self, remote: Plan, wanted: Distribution) -> Result<Plan> {
         let ordering = remote.output_ordering().cloned();
         match wanted {
             Distribution::UnspecifiedDistribution => Ok(remote),
@@ -230,26 +271,41 @@ impl Cutter {
     }
 
     /// Ships `plan` to the nodes of `shards`; each returns one stream, `ordered` if the plan's partitions are.
-    fn gather(&mut self, plan: Plan, shards: &Shards, ordered: bool, why: &str) -> Result<Plan> {
+    pub fn gather(&mut self, plan: Plan, shards: &Shards, ordered: bool, why: &str) -> Result<Plan> {
         let plan = one_stream(plan, ordered);
         let mut parts: Vec<NodePart> =
             shards.nodes.iter().map(|node| NodePart { node: node.clone(), scans: Vec::new() }).collect();
+        let results = subquery::results_used(&plan)?;
+        let mut late = Late { partitions: self.partitions, results, ..Late::default() };
         plan.apply(|node| {
             if let Some(scan) = node.downcast_ref::<ChunkScan>() {
                 parts.iter_mut().for_each(|part| part.scans.push(chunks_on(scan, &part.node)));
             }
+            if let Some(sent) = node.downcast_ref::<SentRows>() {
+                late.sides.push((sent.side, self.sides[sent.side as usize].clone()));
+            }
             Ok(TreeNodeRecursion::Continue)
         })?;
-        let bytes = codec::encode(&parameter::with_slots(&plan)?).map_err(super::error::hide)?;
+        // With sides that are empty as yet: whether it can travel must be known now.
+        let travelling = match late.sides.is_empty() {
+            true => plan.clone(),
+            false => SentRows::replaced(plan.clone(), |sent| sent.filled(Vec::new()))?,
+        };
+        let bytes = codec::encode(&parameter::with_slots(&travelling)?).map_err(super::error::hide)?;
         let values = parameter::encode(&parameter::values_in(&plan)?)?;
         self.fragments += 1;
-        let fragment = Fragment { number: self.fragments, plan, bytes, values, parts, why: why.to_owned() };
+        let fragment = Fragment { number: self.fragments, plan, bytes, values, parts, why: why.to_owned(), late };
         Ok(Arc::new(RemoteExec::new(fragment)))
     }
 }
 
+/// Whether `plan` stops after some rows and nothing above it will count again.
+pub(super) fn limits_all(plan: &Plan) -> bool {
+    plan.fetch().is_some() && plan.output_partitioning().partition_count() == 1
+}
+
 /// Which inputs of `plan` must keep their order: it needs it, or passes it on to somebody who may.
-fn ordered_inputs(plan: &Plan) -> Vec<bool> {
+pub(super) fn ordered_inputs(plan: &Plan) -> Vec<bool> {
     let required = plan.required_input_ordering().into_iter().map(|order| order.is_some());
     required.zip(plan.maintains_input_order()).map(|(required, passed_on)| required || passed_on).collect()
 }
@@ -290,19 +346,11 @@ fn reduced(exchange: &RepartitionExec, input: Plan) -> Result<Plan> {
 }
 
 /// Why an operator must stay on the coordinator whatever its inputs are.
-fn cannot_travel(plan: &Plan) -> Option<String> {
+pub(super) fn cannot_travel(plan: &Plan) -> Option<String> {
     if !can_travel(plan.name()) {
         return Some(format!("{} runs on the access node only", super::explain::operator(plan.as_ref())));
     }
-    let mut subquery = false;
-    let look = &mut |expr: &Arc<dyn PhysicalExpr>| {
-        expr.apply(|part| {
-            subquery |= part.is::<ScalarSubqueryExpr>();
-            Ok(TreeNodeRecursion::Continue)
-        })
-    };
-    plan.apply_expressions(look).ok()?;
-    subquery.then(|| "it uses the result of a subquery".to_owned())
+    None
 }
 
 /// Whether `plan` can run on the nodes over the pieces as they lie.
@@ -331,32 +379,33 @@ fn judge(plan: &Plan, pieces: &[Piece]) -> Result<Shards, String> {
 
 /// One input on several nodes.
 fn judge_unary(plan: &Plan, input: &Shards) -> Result<(), String> {
+    let below = plan.children()[0].schema();
     if let Some(aggregate) = plan.downcast_ref::<AggregateExec>() {
         return match aggregate.mode() {
             AggregateMode::Partial => Ok(()),
-            AggregateMode::FinalPartitioned => input.together(&aggregate.output_group_expr()),
-            AggregateMode::SinglePartitioned => input.together(&aggregate.group_expr().input_exprs()),
+            AggregateMode::FinalPartitioned => input.together(&aggregate.output_group_expr(), &below),
+            AggregateMode::SinglePartitioned => input.together(&aggregate.group_expr().input_exprs(), &below),
             _ => Err("one result over all data nodes is wanted".to_owned()),
         };
     }
     if let Some(exchange) = plan.downcast_ref::<RepartitionExec>() {
         return match exchange.partitioning() {
-            Partitioning::Hash(keys, _) => input.together(keys),
+            Partitioning::Hash(keys, _) => input.together(keys, &below),
             Partitioning::RoundRobinBatch(_) => Ok(()),
             _ => Err("its distribution is not known on data nodes".to_owned()),
         };
     }
     if let Some(window) = plan.downcast_ref::<WindowAggExec>() {
-        return input.together(&window.partition_keys());
+        return input.together(&window.partition_keys(), &below);
     }
     if let Some(window) = plan.downcast_ref::<BoundedWindowAggExec>() {
-        return input.together(&window.partition_keys());
+        return input.together(&window.partition_keys(), &below);
     }
     if let Some(gaps) = plan.downcast_ref::<GapFillExec>() {
         let keys = gaps.keys();
         return match keys.is_empty() {
             true => Err("one series over all data nodes is wanted".to_owned()),
-            false => input.together(&keys),
+            false => input.together(&keys, &below),
         };
     }
     if let Some(sort) = plan.downcast_ref::<SortExec>() {
@@ -364,6 +413,8 @@ fn judge_unary(plan: &Plan, input: &Shards) -> Result<(), String> {
         return parted.then_some(()).ok_or_else(|| "one order over all data nodes is wanted".to_owned());
     }
     match plan.name() {
+        // With one stream, a limit is taken for one over all rows.
+        _ if limits_all(plan) => Err("one limit over all data nodes is wanted".to_owned()),
         "CoalesceBatchesExec"
         | "CooperativeExec"
         | "FilterExec"

@@ -9,8 +9,10 @@
 //!    A statement that runs again takes a `template`: the physical plan of a former run, whose constants are exchanged
 //!    (`parameter`).
 //! 3. `fragment::fragment` cuts the plan: what can run where the rows are (`shards`) is encoded (`codec`) and replaced
-//!    by an `exchange::RemoteExec`.
-//! 4. Executing the rest on the coordinator makes each `RemoteExec` call `DataNode::execute` on its nodes.
+//!    by an `exchange::RemoteExec`. Joins are cut by `joining`, as `join` allows; `check` refuses what would join wrongly.
+//! 4. Executing the rest on the coordinator makes each `RemoteExec` call `DataNode::execute` on its nodes. Some wait for
+//!    rows (`collected`, put into the plan where `sent` stood) or results (`subquery`) that go along, or that tell
+//!    which values a scan can skip (`trace`): `late` puts them in.
 //! 5. There, [`Executor::start`] decodes the fragment, `bind` puts chunks under its scans, `node` puts operators that know
 //!    how rows lie in place of DataFusion's, and batches stream back.
 //!
@@ -21,7 +23,9 @@
 
 mod bind;
 mod bounds;
+mod check;
 mod codec;
+mod collected;
 mod context;
 mod engine;
 mod error;
@@ -29,6 +33,9 @@ mod exchange;
 mod execute;
 mod explain;
 mod fragment;
+mod join;
+mod joining;
+mod late;
 mod latest;
 mod leading;
 mod marks;
@@ -38,11 +45,14 @@ mod parameter;
 mod prepare;
 mod provider;
 mod scan;
+mod sent;
 mod shards;
 mod stack;
 mod store;
+mod subquery;
 pub mod target;
 mod template;
+mod trace;
 
 #[cfg(test)]
 mod tests;

@@ -10,18 +10,25 @@ use super::error::hide;
 use super::leading::Leading;
 use crate::{ChunkDef, TableDef};
 use arrow::datatypes::{Field, SchemaRef};
-use datafusion::common::Result;
+use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{Result, Statistics};
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::Expr;
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions};
+use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, SendableRecordBatchStream,
 };
 use proto::{ColumnId, ColumnPredicate, Error, Latest};
 use std::fmt;
 use std::sync::Arc;
+
+/// Rows of a chunk and of a plain table as the planner guesses them: it need only know that a plain table beside a
+/// hypertable is the one to build a join's hash table of.
+const ROWS_PER_CHUNK: usize = 10_000_000;
+const ROWS_PER_TABLE: usize = 1_000;
 
 /// A column of the scan's output. Its field is the schema's at the same place.
 #[derive(Debug, Clone, PartialEq)]
@@ -149,6 +156,15 @@ impl ExecutionPlan for ChunkScan {
 
     fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(self)
+    }
+
+    fn statistics_from_inputs(&self, _: &[Arc<Statistics>], _: &StatisticsArgs) -> Result<Arc<Statistics>> {
+        let mut statistics = Statistics::new_unknown(&self.schema());
+        if let Some(source) = &self.source {
+            let each = source.table.hypertable.as_ref().map_or(ROWS_PER_TABLE, |_| ROWS_PER_CHUNK);
+            statistics.num_rows = Precision::Inexact(source.chunks.len() * each);
+        }
+        Ok(Arc::new(statistics))
     }
 
     fn supports_limit_pushdown(&self) -> bool {

@@ -2,8 +2,9 @@
 //! bottom-up.
 
 use super::scan::{ChunkScan, ScanSource};
+use arrow::datatypes::{DataType, Schema};
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::expressions::{CastExpr, Column};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::filter::FilterExec;
@@ -74,24 +75,26 @@ impl Shards {
         Shards { nodes, homes, spaces }
     }
 
-    /// Whether rows that agree on `keys` are on one node.
+    /// Whether rows that agree on `keys`, over `schema`, are on one node.
     ///
     /// # Errors
     /// Why not.
-    pub fn together(&self, keys: &[Arc<dyn PhysicalExpr>]) -> Result<(), String> {
+    pub fn together(&self, keys: &[Arc<dyn PhysicalExpr>], schema: &Schema) -> Result<(), String> {
         if let Err(why) = &self.homes {
             return Err(why.clone());
         }
-        let holds = |key: &Arc<dyn PhysicalExpr>| {
-            key.downcast_ref::<Column>().is_some_and(|column| self.spaces.contains(&column.index()))
-        };
-        match keys.iter().any(holds) {
+        match keys.iter().any(|key| self.holds(key, schema)) {
             true => Ok(()),
             false => {
                 let names = keys.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
                 Err(format!("keys ({}) do not contain the space column", plain(&names)))
             }
         }
+    }
+
+    /// Whether `key` is a space value.
+    pub fn holds(&self, key: &Arc<dyn PhysicalExpr>, schema: &Schema) -> bool {
+        copied(key, schema).is_some_and(|index| self.spaces.contains(&index))
     }
 
     /// The shards of `plan`'s output, given those of its input.
@@ -128,9 +131,24 @@ pub(super) fn plain(expr: &str) -> String {
     text + rest
 }
 
+/// The column of `schema` that `expr` is a copy of. In a wider type an integer is the same value, also to the hash that
+/// places rows.
+pub(super) fn copied(expr: &Arc<dyn PhysicalExpr>, schema: &Schema) -> Option<usize> {
+    use DataType::{Int16, Int32, Int64};
+    let Some(cast) = expr.downcast_ref::<CastExpr>() else { return column(expr) };
+    let index = column(cast.expr())?;
+    let (from, to) = (schema.field(index).data_type(), cast.cast_type());
+    matches!((from, to), (Int16, Int32 | Int64) | (Int32, Int64)).then_some(index)
+}
+
+pub(super) fn column(expr: &Arc<dyn PhysicalExpr>) -> Option<usize> {
+    expr.downcast_ref::<Column>().map(Column::index)
+}
+
 /// For each output column, the input column it is a copy of.
-fn outputs(plan: &dyn ExecutionPlan) -> Vec<Option<usize>> {
-    let index = |expr: &Arc<dyn PhysicalExpr>| expr.downcast_ref::<Column>().map(Column::index);
+pub(super) fn outputs(plan: &dyn ExecutionPlan) -> Vec<Option<usize>> {
+    let below = plan.children().first().map_or_else(|| plan.schema(), |input| input.schema());
+    let index = |expr: &Arc<dyn PhysicalExpr>| copied(expr, &below);
     if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
         return projection.expr().iter().map(|output| index(&output.expr)).collect();
     }

@@ -1,11 +1,13 @@
 //! What runs on the nodes and what does not.
 
-use super::cluster::{Cluster, statement};
+use super::cluster::{Cluster, hypertable, rows, statement};
 use crate::plan::context::Scope;
 use crate::plan::engine::physical_plan;
 use crate::plan::exchange::RemoteExec;
 use crate::plan::scan::ChunkScan;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::sanity_checker::SanityCheckPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, Partitioning};
 use std::sync::Arc;
@@ -43,6 +45,8 @@ async fn cut_with(cluster: &Arc<Cluster>, sql: &str, push_down: bool) -> Cut {
     let mut cut = Cut { coordinator: operators(&plan), fragments: vec![], nodes: vec![], chunks: 0, why: vec![] };
     plan.apply(|node| {
         if let Some(remote) = node.downcast_ref::<RemoteExec>() {
+            let fragment = remote.fragment.plan.clone();
+            SanityCheckPlan::new().optimize(fragment, &Default::default()).expect("a fragment's operators fit");
             let parts = &remote.fragment.parts;
             cut.fragments.push(operators(&remote.fragment.plan));
             cut.nodes.push(parts.iter().map(|part| part.node.to_string()).collect());
@@ -238,4 +242,161 @@ async fn an_unbound_scan_refuses_to_run() {
 fn states_and_results_are_told_apart() {
     // `cut` reads modes by name; a renamed variant must not make its tests pass emptily.
     assert_eq!(format!("{:?}", AggregateMode::PartialReduce), "PartialReduce");
+}
+
+#[tokio::test]
+async fn tables_placed_alike_are_joined_on_the_nodes() {
+    let cluster = Cluster::new(&["dn1", "dn2"]);
+    for sql in [
+        "SELECT c.time, m.temp FROM conditions c JOIN metrics m ON c.device = m.device",
+        "SELECT c.time, m.temp FROM conditions c JOIN metrics m ON m.device = c.device AND m.time = c.time",
+        "SELECT c.time, m.temp FROM conditions c JOIN metrics m USING (device) WHERE c.temp > m.temp",
+        "SELECT c.time, m.temp FROM conditions c LEFT JOIN metrics m ON c.device = m.device AND c.time = m.time",
+        "SELECT c.time, m.temp FROM conditions c RIGHT JOIN metrics m ON c.device = m.device",
+        "SELECT c.time, m.temp FROM conditions c FULL JOIN metrics m ON c.device = m.device",
+        "SELECT time FROM conditions c WHERE EXISTS (SELECT 1 FROM metrics m WHERE m.device = c.device)",
+        "SELECT time FROM conditions c WHERE NOT EXISTS (SELECT 1 FROM metrics m WHERE m.device = c.device)",
+        "SELECT time FROM conditions WHERE device IN (SELECT device FROM metrics)",
+        "SELECT a.time FROM conditions a JOIN conditions b ON a.device = b.device AND a.time = b.time",
+        "SELECT c.time FROM conditions c JOIN (SELECT device, max(time) AS t FROM conditions GROUP BY device) l ON l.device = c.device AND l.t = c.time",
+        "SELECT device, count(*) FROM conditions c JOIN metrics m USING (device) GROUP BY device",
+        "SELECT c.device, max(m.temp) FROM conditions c LEFT JOIN metrics m ON c.device = m.device GROUP BY c.device",
+        "SELECT c.time FROM conditions c JOIN metrics m USING (device) JOIN conditions d USING (device)",
+    ] {
+        let cut = cut(&cluster, sql).await;
+        assert_eq!(cut.coordinator, ["Remote"], "{sql}: {:?}", cut.why);
+        assert_eq!(cut.nodes, [["dn1", "dn2"]], "{sql}");
+    }
+}
+
+/// Where a join filled a side up with NULL, its space column no longer tells the node.
+#[tokio::test]
+async fn a_space_column_filled_up_with_null_groups_above() {
+    let cluster = Cluster::new(&["dn1", "dn2"]);
+    for sql in [
+        "SELECT m.device, count(*) FROM conditions c LEFT JOIN metrics m ON c.device = m.device GROUP BY m.device",
+        "SELECT c.device, count(*) FROM conditions c RIGHT JOIN metrics m ON c.device = m.device GROUP BY c.device",
+        "SELECT c.device, count(*) FROM conditions c FULL JOIN metrics m ON c.device = m.device GROUP BY c.device",
+    ] {
+        let cut = cut(&cluster, sql).await;
+        assert_eq!(aggregates_of(&cut.coordinator), ["FinalPartitioned"], "{sql}");
+        assert!(has(&cut.fragments[0], "HashJoin"), "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn joins_of_tables_placed_differently_stay_above() {
+    let cluster = Cluster::new(&["dn1", "dn2"]);
+    for (sql, why) in [
+        (
+            "SELECT c.time FROM conditions c FULL JOIN placed p ON c.device = p.device",
+            "the joined tables are placed differently",
+        ),
+        (
+            "SELECT c.time FROM conditions c FULL JOIN metrics m ON c.host = m.host",
+            "join keys (host = host) do not contain the space columns of both sides",
+        ),
+        (
+            "SELECT c.time FROM conditions c FULL JOIN metrics m ON c.device = m.device % 2",
+            "join keys (device = m.device % Int32(2)) do not contain the space columns of both sides",
+        ),
+    ] {
+        let cut = cut(&cluster, sql).await;
+        assert!(has(&cut.coordinator, "HashJoin"), "{sql}");
+        assert!(cut.why.iter().all(|said| said == why), "{sql}: {:?}", cut.why);
+    }
+}
+
+/// `few` is a plain table on the last node, `conditions` on both.
+fn with_plain_table() -> Arc<Cluster> {
+    let cluster = Cluster::new(&["dn1", "dn2"]);
+    cluster.load_plain(9, "few", &rows(&hypertable(9, "few", &["dn2"], 7), 40, 30, 9), "dn2");
+    cluster
+}
+
+#[tokio::test]
+async fn a_small_side_goes_to_the_nodes_of_the_other() {
+    let cluster = with_plain_table();
+    for (sql, aggregated) in [
+        ("SELECT c.time, f.temp FROM conditions c JOIN few f ON c.device = f.device", false),
+        ("SELECT c.time, f.temp FROM few f JOIN conditions c ON c.host = f.host AND c.temp > f.temp", false),
+        ("SELECT c.time, f.temp FROM conditions c LEFT JOIN few f ON c.host = f.host", false),
+        ("SELECT c.time, f.temp FROM few f RIGHT JOIN conditions c ON c.host = f.host", false),
+        ("SELECT c.time, f.temp FROM conditions c JOIN few f ON c.time < f.time", false),
+        ("SELECT c.time FROM conditions c WHERE host IN (SELECT host FROM few)", false),
+        ("SELECT c.time FROM conditions c WHERE host NOT IN (SELECT host FROM few)", false),
+        ("SELECT c.time FROM conditions c WHERE NOT EXISTS (SELECT 1 FROM few f WHERE f.host = c.host)", false),
+        ("SELECT c.time, v.n FROM conditions c JOIN (VALUES (1, 2), (3, 4)) v(device, n) USING (device)", false),
+        ("SELECT c.time FROM conditions c JOIN metrics m ON c.host = m.host", false),
+        ("SELECT f.host, count(*) FROM conditions c JOIN few f USING (device) GROUP BY f.host", true),
+        (
+            "SELECT c.device, f.n, count(*) FROM conditions c JOIN (SELECT host, max(temp) n FROM few GROUP BY host) f USING (host) GROUP BY 1, 2",
+            false,
+        ),
+        (
+            "SELECT a.host, count(*) FROM conditions c JOIN few a USING (device) JOIN placed b ON b.host = c.host GROUP BY a.host",
+            true,
+        ),
+    ] {
+        let cut = cut(&cluster, sql).await;
+        let below = if aggregated { cut.coordinator.iter().position(|name| name == "Remote").unwrap() } else { 0 };
+        assert_eq!(cut.coordinator[below], "Remote", "{sql}: {:?}", cut.coordinator);
+        assert!(has(&cut.coordinator, "Collected"), "{sql}: {:?}", cut.coordinator);
+        assert!(
+            !has(&cut.coordinator, "HashJoin") && !has(&cut.coordinator, "NestedLoop"),
+            "{sql}: {:?}",
+            cut.coordinator
+        );
+        assert!(has(&cut.fragments[0], "SentRows"), "{sql}: {:?}", cut.fragments);
+        assert_eq!(has(&cut.fragments[0], "Partial"), sql.contains("GROUP BY"), "{sql}: {:?}", cut.fragments);
+    }
+}
+
+/// Rows of the sent side that match nothing would show once per node.
+#[tokio::test]
+async fn a_side_that_shows_by_itself_is_not_sent() {
+    let cluster = with_plain_table();
+    for sql in [
+        "SELECT c.time, f.temp FROM few f LEFT JOIN conditions c ON c.device = f.device",
+        "SELECT c.time, f.temp FROM few f FULL JOIN conditions c ON c.device = f.device",
+        "SELECT f.time FROM few f WHERE NOT EXISTS (SELECT 1 FROM conditions c WHERE c.device = f.device)",
+        "SELECT f.time FROM few f WHERE device IN (SELECT device FROM conditions)",
+    ] {
+        let cut = cut(&cluster, sql).await;
+        assert!(has(&cut.coordinator, "HashJoin"), "{sql}: {:?}", cut.coordinator);
+    }
+}
+
+#[tokio::test]
+async fn results_of_subqueries_go_along() {
+    let cluster = Cluster::new(&["dn1", "dn2"]);
+    for sql in [
+        "SELECT count(*) FROM conditions WHERE temp > (SELECT avg(temp) FROM metrics)",
+        "SELECT device, max(temp) - (SELECT min(temp) FROM metrics) FROM conditions GROUP BY device",
+    ] {
+        let cut = cut(&cluster, sql).await;
+        assert_eq!(cut.coordinator[0], "ScalarSubquery", "{sql}: {:?}", cut.coordinator);
+        assert!(has(&cut.fragments[0], "Partial"), "{sql}: {:?}", cut.fragments);
+    }
+}
+
+/// Functions whose states are all their values do not keep others from sending small ones.
+#[tokio::test]
+async fn every_aggregate_begins_on_the_nodes() {
+    let cluster = Cluster::new(&["dn1", "dn2"]);
+    for call in [
+        "count(DISTINCT temp)",
+        "sum(DISTINCT temp), count(DISTINCT device)",
+        "percentile_cont(0.5) WITHIN GROUP (ORDER BY temp)",
+        "string_agg(host, ',' ORDER BY time)",
+        "array_agg(temp ORDER BY time DESC)",
+        "array_agg(DISTINCT device)",
+        "first_value(temp ORDER BY time)",
+    ] {
+        for keys in ["", " GROUP BY host"] {
+            let sql = format!("SELECT {call}, avg(temp), count(*) FROM conditions{keys}");
+            let cut = cut(&cluster, &sql).await;
+            assert!(aggregates_of(&cut.fragments[0]).contains(&"Partial"), "{sql}: {:?}", cut.fragments);
+        }
+    }
 }

@@ -1,11 +1,13 @@
 //! The planner against a cluster of in-memory nodes.
 
+mod check;
 mod cluster;
 mod codec;
 mod cuts;
 mod equality;
 mod explain;
 mod gapfill;
+mod joins;
 mod latest;
 mod leading;
 mod prepare;

@@ -117,7 +117,7 @@ const SHAPES: &[(bool, bool, &str, &[Draw])] = &[
     ),
     (true, false, "SELECT count(*) FROM hot WHERE temp < $1 AND device >= $2", &[temp, device]),
     (
-        true,
+        false,
         false,
         "SELECT c.host, count(*) FROM conditions c JOIN metrics m ON c.device = m.device \
       WHERE c.time > $1 AND m.host = $2 GROUP BY 1",
