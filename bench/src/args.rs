@@ -67,8 +67,23 @@ pub struct ScaleArgs {
     /// Hours of data, one run for each; with 1,000 hosts: 1, 10 and 100 million rows.
     #[arg(long, value_delimiter = ',', default_value = "3,28,278")]
     pub hours: Vec<u32>,
+    /// Data nodes, a process each beside the coordinator: all hours with each number of them.
+    #[arg(long, value_delimiter = ',', default_value = "2", value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub nodes: Vec<u32>,
+    /// All in one process instead.
+    #[arg(long, conflicts_with = "nodes")]
+    pub embedded: bool,
     #[command(flatten)]
     pub run: ServerArgs,
+}
+
+impl ScaleArgs {
+    pub fn modes(&self) -> Vec<Mode> {
+        match self.embedded {
+            true => vec![Mode::Embedded],
+            false => self.nodes.iter().copied().map(Mode::Processes).collect(),
+        }
+    }
 }
 
 #[derive(Parser)]
@@ -76,8 +91,16 @@ pub struct TsbsArgs {
     /// Hours of data.
     #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..))]
     pub hours: u32,
+    /// Data nodes, a process each beside the coordinator.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
+    pub nodes: u32,
+    /// All in one process instead.
+    #[arg(long, conflicts_with = "nodes")]
+    pub embedded: bool,
     #[command(flatten)]
     pub run: ServerArgs,
+    #[command(flatten)]
+    pub profile: ProfileArgs,
     /// Measure this server instead of processes of our own, e.g. `host=127.0.0.1 port=5433 user=postgres`.
     /// Its table `cpu` is dropped.
     #[arg(long)]
@@ -93,18 +116,32 @@ pub struct TsbsArgs {
     pub peer_threads: u32,
 }
 
+impl TsbsArgs {
+    pub fn mode(&self) -> Mode {
+        if self.embedded { Mode::Embedded } else { Mode::Processes(self.nodes) }
+    }
+}
+
+/// Where the time of our processes goes.
+#[derive(Parser)]
+pub struct ProfileArgs {
+    /// After the timing, run each query type under `perf record` and write a flame graph for it and each process there.
+    #[arg(long, value_name = "DIR", conflicts_with = "against")]
+    pub profile: Option<PathBuf>,
+    /// Only types whose median is above this.
+    #[arg(long, default_value_t = 0.0, requires = "profile", value_name = "MS")]
+    pub profile_above_ms: f64,
+    /// For so long each.
+    #[arg(long, default_value_t = 3, requires = "profile", value_parser = clap::value_parser!(u64).range(1..))]
+    pub profile_seconds: u64,
+}
+
 /// A server of our own, and what is asked of it.
 #[derive(Parser)]
 pub struct ServerArgs {
     /// Hosts that report every 10 seconds.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub hosts: u32,
-    /// Data nodes, a process each beside the coordinator.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
-    pub nodes: u32,
-    /// All in one process instead.
-    #[arg(long, conflicts_with = "nodes")]
-    pub embedded: bool,
     /// After the load, kill everything and measure how soon it answers again.
     #[arg(long)]
     pub crash: bool,
@@ -132,10 +169,6 @@ pub struct ServerArgs {
 }
 
 impl ServerArgs {
-    pub fn mode(&self) -> Mode {
-        if self.embedded { Mode::Embedded } else { Mode::Processes(self.nodes) }
-    }
-
     /// The program to measure.
     ///
     /// # Errors
@@ -150,4 +183,29 @@ fn binary(chosen: Option<&PathBuf>) -> Result<PathBuf> {
     let path = chosen.cloned().map_or_else(beside, Ok)?;
     ensure!(path.is_file(), "{} is missing: cargo build --release", path.display());
     path.canonicalize().with_context(|| path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_of_nodes_is_a_run_of_its_own() {
+        let parse = |text: &str| match Args::try_parse_from(text.split(' ')).map(|args| args.command) {
+            Ok(Command::Scale(args)) => Some(args.modes()),
+            _ => None,
+        };
+        assert_eq!(parse("bench scale"), Some(vec![Mode::Processes(2)]));
+        assert_eq!(parse("bench scale --nodes 1,2,4"), Some([1, 2, 4].map(Mode::Processes).to_vec()));
+        assert_eq!(parse("bench scale --embedded"), Some(vec![Mode::Embedded]));
+        assert_eq!(parse("bench scale --embedded --nodes 1"), None);
+    }
+
+    #[test]
+    fn only_our_own_processes_are_profiled() {
+        let parses = |text: &str| Args::try_parse_from(text.split(' ')).is_ok();
+        assert!(parses("bench tsbs --profile out --profile-above-ms 20"));
+        assert!(!parses("bench tsbs --profile out --against host=h"));
+        assert!(!parses("bench tsbs --profile-above-ms 20"));
+    }
 }

@@ -1,6 +1,7 @@
 //! Processes of the release binary: a coordinator and its nodes, or all in one. Killed when dropped.
 
 use anyhow::{Context, Result, bail};
+use std::fmt;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,21 @@ pub enum Mode {
     Group { nodes: u32, coordinators: u32 },
     /// All in one process.
     Embedded,
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (coordinators, nodes) = match self {
+            Mode::Processes(nodes) => (1, *nodes),
+            Mode::Group { nodes, coordinators } => (*coordinators, *nodes),
+            Mode::Embedded => return f.write_str("one process"),
+        };
+        write!(f, "{coordinators} coordinator{}, {nodes} node{}", plural(coordinators), plural(nodes))
+    }
+}
+
+fn plural(count: u32) -> &'static str {
+    if count == 1 { "" } else { "s" }
 }
 
 pub struct Cluster {
@@ -79,6 +95,11 @@ impl Cluster {
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
             }
         }
+    }
+
+    /// Names and process ids.
+    pub fn processes(&self) -> impl Iterator<Item = (&str, u32)> {
+        self.processes.iter().map(|(name, process)| (name.as_str(), process.id()))
     }
 
     /// The most memory each process has had resident so far, in MiB.
@@ -236,4 +257,16 @@ fn bytes_under(dir: &Path, folder: &str) -> Result<u64> {
         }
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mode_says_how_many_processes_there_are() {
+        assert_eq!(Mode::Processes(2).to_string(), "1 coordinator, 2 nodes");
+        assert_eq!(Mode::Group { nodes: 1, coordinators: 3 }.to_string(), "3 coordinators, 1 node");
+        assert_eq!(Mode::Embedded.to_string(), "one process");
+    }
 }

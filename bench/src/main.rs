@@ -5,23 +5,27 @@
 //! It is not a test and depends on none of our crates: it speaks the Postgres wire and nothing else.
 //!
 //! A run, top-down: `args` → `data` writes CSV files → `cluster` starts processes of the release binary →
-//! `load` copies the files → `queries` makes the statements, `timing` runs them → `peers` → `report`.
+//! `load` copies the files → `queries` makes the statements, `timing` runs them → `profile` looks where their time goes and
+//! `flamegraph` draws it → `peers` → `report`.
 
 mod args;
 mod cluster;
 mod commits;
 mod data;
+mod flamegraph;
 mod load;
 mod peers;
+mod profile;
 mod queries;
 mod report;
 mod timing;
 
 use anyhow::{Context, Result};
-use args::{Args, Command, CommitsArgs, ScaleArgs, ServerArgs, TsbsArgs};
+use args::{Args, Command, CommitsArgs, ProfileArgs, ScaleArgs, ServerArgs, TsbsArgs};
 use clap::Parser;
-use cluster::Cluster;
+use cluster::{Cluster, Mode};
 use data::Data;
+use profile::Watched;
 use queries::Dialect;
 use report::{EngineResult, Machine, Report, Restart};
 use std::path::Path;
@@ -36,11 +40,15 @@ fn main() -> Result<()> {
 }
 
 async fn tsbs(args: TsbsArgs) -> Result<()> {
+    if args.profile.profile.is_some() {
+        profile::ensure_perf()?;
+    }
     let scratch = tempfile::Builder::new().prefix("seriatim-bench-").tempdir_in(&args.run.scratch)?;
     let data = generate(scratch.path(), &args.run, args.hours)?;
+    let profile = Some(&args.profile);
     let mut engines = vec![match &args.against {
-        Some(url) => measure(url.clone(), None, &args.run, &data, args.plain_postgres).await?,
-        None => measure_ours(&args.run, &data, scratch.path()).await?,
+        Some(url) => measure(Server::against(url, args.plain_postgres), &args.run, &data, None).await?,
+        None => measure_ours(&args.run, args.mode(), &data, scratch.path(), profile).await?,
     }];
     for peer in if args.peers { &peers::ALL[..] } else { &[] } {
         println!("{}", peer.name);
@@ -60,8 +68,14 @@ async fn scale(args: ScaleArgs) -> Result<()> {
     for hours in &args.hours {
         let scratch = tempfile::Builder::new().prefix("seriatim-bench-").tempdir_in(&args.run.scratch)?;
         let data = generate(scratch.path(), &args.run, *hours)?;
-        let ours = measure_ours(&args.run, &data, scratch.path()).await?;
-        reports.push(report(&args.run, &data, vec![ours]));
+        for (number, mode) in args.modes().into_iter().enumerate() {
+            println!("{mode}");
+            let dir = scratch.path().join(format!("cluster{number}"));
+            let ours = measure_ours(&args.run, mode, &data, &dir, None).await?;
+            // Its room is wanted for the next one.
+            std::fs::remove_dir_all(&dir).with_context(|| dir.display().to_string())?;
+            reports.push(report(&args.run, &data, vec![ours]));
+        }
     }
     print!("\n{}", report::growth(&reports));
     write_json(args.run.json.as_deref(), &reports)
@@ -79,21 +93,38 @@ fn generate(scratch: &Path, run: &ServerArgs, hours: u32) -> Result<Data> {
     Ok(data)
 }
 
-async fn measure_ours(run: &ServerArgs, data: &Data, scratch: &Path) -> Result<EngineResult> {
-    // Stops its processes when it is dropped.
-    let cluster = Cluster::start(&run.binary()?, scratch, run.mode()).await?;
-    measure(cluster.url(), Some(cluster), run, data, false).await
+/// What is measured.
+struct Server {
+    url: String,
+    /// When it is our own, which may be killed and looked into.
+    cluster: Option<Cluster>,
+    dialect: Dialect,
+    layout: String,
 }
 
-/// `cluster`: the server is our own, and may be killed.
-async fn measure(
-    mut url: String,
-    mut cluster: Option<Cluster>,
+impl Server {
+    fn against(url: &str, plain_postgres: bool) -> Server {
+        let dialect = if plain_postgres { Dialect::Postgres } else { Dialect::Timescale };
+        Server { url: url.to_owned(), cluster: None, dialect, layout: "a server that was there".to_owned() }
+    }
+}
+
+async fn measure_ours(
     run: &ServerArgs,
+    mode: Mode,
     data: &Data,
-    plain_postgres: bool,
+    scratch: &Path,
+    profile: Option<&ProfileArgs>,
 ) -> Result<EngineResult> {
-    let dialect = if plain_postgres { Dialect::Postgres } else { Dialect::Timescale };
+    std::fs::create_dir_all(scratch).with_context(|| scratch.display().to_string())?;
+    // Stops its processes when it is dropped.
+    let cluster = Cluster::start(&run.binary()?, scratch, mode).await?;
+    let (url, layout) = (cluster.url(), mode.to_string());
+    measure(Server { url, cluster: Some(cluster), dialect: Dialect::Timescale, layout }, run, data, profile).await
+}
+
+async fn measure(server: Server, run: &ServerArgs, data: &Data, profile: Option<&ProfileArgs>) -> Result<EngineResult> {
+    let Server { mut url, mut cluster, dialect, layout } = server;
     let loaded = load::load(&url, dialect, data, run.clients, &run.chunk).await?;
     println!("loaded {} rows/s", loaded.rows_per_s);
     let peak_mib = cluster.as_ref().map_or_else(Vec::new, |cluster| cluster.peak_mib());
@@ -107,16 +138,22 @@ async fn measure(
     let settled = load::settle(&url, dialect, data).await?;
     println!("{:.2} bytes/row", settled.bytes_per_row.unwrap_or(f64::NAN));
     let kinds = queries::all(data, run.instances, run.seed, dialect);
+    let timings = timing::run(&url, &kinds).await?;
+    if let (Some(profile), Some(cluster)) = (profile, &cluster) {
+        let watched = cluster.processes().map(|(name, id)| Watched { name: name.to_owned(), id }).collect::<Vec<_>>();
+        profile::run(&url, &watched, &kinds, &timings, profile).await?;
+    }
     Ok(EngineResult {
-        engine: if plain_postgres { "postgres" } else { "seriatim" }.to_owned(),
+        engine: if dialect == Dialect::Postgres { "postgres" } else { "seriatim" }.to_owned(),
         version: loaded.version,
+        layout,
         fsync: loaded.fsync,
         rows_per_s: loaded.rows_per_s,
         compress_s: settled.compress_s,
         bytes_per_row: settled.bytes_per_row,
         peak_mib,
         restart,
-        queries: timing::run(&url, &kinds).await?,
+        queries: timings,
     })
 }
 

@@ -68,6 +68,7 @@ pub fn measure(peer: &Peer, args: &TsbsArgs, data: &Data, store: &Path) -> Resul
     Ok(EngineResult {
         engine: peer.name.to_owned(),
         version: measured.version,
+        layout: format!("{} threads of its process", args.peer_threads),
         fsync: "as the package has it".to_owned(),
         compress_s: None,
         rows_per_s: (data.rows as f64 / measured.load_s) as u64,

@@ -1,7 +1,7 @@
 //! The 15 query types of TSBS devops and a scan of one metric, as statements for each engine. One seed gives every engine the same hosts and the
 //! same windows.
 
-use crate::data::{Data, METRICS, START_S, time_text};
+use super::data::{Data, METRICS, START_S, time_text};
 use rand::rngs::StdRng;
 use rand::seq::index;
 use rand::{Rng, SeedableRng};

@@ -25,6 +25,8 @@ pub struct Machine {
 pub struct EngineResult {
     pub engine: String,
     pub version: String,
+    /// Which processes it was.
+    pub layout: String,
     pub fsync: String,
     pub rows_per_s: u64,
     pub compress_s: Option<f64>,
@@ -49,9 +51,10 @@ pub struct Timing {
     pub instances: usize,
     /// All instances together: the same for every engine, or one of them is wrong.
     pub rows: u64,
-    pub median_ms: f64,
-    pub p90_ms: f64,
     pub min_ms: f64,
+    pub p50_ms: f64,
+    pub p90_ms: f64,
+    pub p99_ms: f64,
     pub max_ms: f64,
     pub error: Option<String>,
 }
@@ -64,9 +67,10 @@ impl Timing {
             name: name.to_owned(),
             instances: times_ms.len(),
             rows,
-            median_ms: percentile(&times_ms, 0.5),
-            p90_ms: percentile(&times_ms, 0.9),
             min_ms: times_ms[0],
+            p50_ms: percentile(&times_ms, 0.5),
+            p90_ms: percentile(&times_ms, 0.9),
+            p99_ms: percentile(&times_ms, 0.99),
             max_ms: times_ms[times_ms.len() - 1],
             error: None,
         }
@@ -78,18 +82,27 @@ impl Timing {
             name: name.to_owned(),
             instances: 0,
             rows: 0,
-            median_ms: 0.0,
-            p90_ms: 0.0,
             min_ms: 0.0,
+            p50_ms: 0.0,
+            p90_ms: 0.0,
+            p99_ms: 0.0,
             max_ms: 0.0,
             error,
         }
     }
 
+    /// In a table: what the cells are medians of.
+    fn label(&self) -> String {
+        format!("{} (median of {}), ms", self.name, self.instances)
+    }
+
     pub fn line(&self) -> String {
         match &self.error {
             Some(error) => format!("{:<24} {error}", self.name),
-            None => format!("{:<24} {:>10.2} ms  {:>9} rows", self.name, self.median_ms, self.rows),
+            None => format!(
+                "{:<24} {:>10.2} ms  p90 {:>10.2}  p99 {:>10.2}  {:>9} rows of {} instances",
+                self.name, self.p50_ms, self.p90_ms, self.p99_ms, self.rows, self.instances
+            ),
         }
     }
 }
@@ -117,7 +130,7 @@ impl Report {
         )?;
         writeln!(text, "{cpu}, {cores} cores, {memory_gb} GB, {kernel}\n")?;
         for engine in &self.engines {
-            writeln!(text, "- {}: {}; fsync {}", engine.engine, engine.version, engine.fsync)?;
+            writeln!(text, "- {}: {}; {}; fsync {}", engine.engine, engine.version, engine.layout, engine.fsync)?;
         }
         let names = self.engines.iter().map(|engine| engine.engine.as_str()).collect::<Vec<_>>();
         writeln!(text, "\n| | {} |\n|---|{}", names.join(" | "), "---:|".repeat(names.len()))?;
@@ -133,7 +146,7 @@ impl Report {
             engine.restart.as_ref().map_or("-".into(), |restart| format!("{:.1} ({})", restart.seconds, restart.log_mb))
         })?;
         for (index, timing) in self.engines[0].queries.iter().enumerate() {
-            self.write_row(text, &format!("{}, ms", timing.name), |engine| cell(&engine.queries[index], timing))?;
+            self.write_row(text, &timing.label(), |engine| cell(&engine.queries[index], timing))?;
         }
         Ok(())
     }
@@ -150,12 +163,13 @@ impl EngineResult {
     }
 }
 
-/// One column for each number of rows.
+/// One column for each run.
 pub fn growth(reports: &[Report]) -> String {
     let ours = reports.iter().map(|report| &report.engines[0]).collect::<Vec<_>>();
     let mut lines = vec![
         format!("| rows | {} |", reports.iter().map(|report| report.rows.to_string()).collect::<Vec<_>>().join(" | ")),
         format!("|---|{}", "---:|".repeat(reports.len())),
+        format!("| processes | {} |", ours.iter().map(|engine| engine.layout.as_str()).collect::<Vec<_>>().join(" | ")),
     ];
     let mut row = |name: &str, cell: &dyn Fn(&EngineResult) -> String| {
         lines.push(format!("| {name} | {} |", ours.iter().map(|engine| cell(engine)).collect::<Vec<_>>().join(" | ")));
@@ -164,7 +178,7 @@ pub fn growth(reports: &[Report]) -> String {
     row("bytes/row", &|engine| engine.bytes_per_row.map_or("-".into(), |bytes| format!("{bytes:.2}")));
     row("peak memory while loading, MiB", &|engine| engine.peak_text());
     for (index, timing) in ours[0].queries.iter().enumerate() {
-        row(&format!("{}, ms", timing.name), &|engine| format!("{:.2}", engine.queries[index].median_ms));
+        row(&timing.label(), &|engine| format!("{:.2}", engine.queries[index].p50_ms));
     }
     lines.join("\n") + "\n"
 }
@@ -174,9 +188,9 @@ fn cell(timing: &Timing, first: &Timing) -> String {
     match &timing.error {
         Some(_) => "failed".to_owned(),
         None if first.error.is_none() && timing.rows != first.rows => {
-            format!("{:.2} ({} rows!)", timing.median_ms, timing.rows)
+            format!("{:.2} ({} rows!)", timing.p50_ms, timing.rows)
         }
-        None => format!("{:.2}", timing.median_ms),
+        None => format!("{:.2}", timing.p50_ms),
     }
 }
 
@@ -205,7 +219,8 @@ mod tests {
     #[test]
     fn percentiles_lie_between_neighbours() {
         let timing = Timing::new("x", vec![4.0, 1.0, 3.0, 2.0], 7);
-        assert_eq!((timing.min_ms, timing.median_ms, timing.max_ms), (1.0, 2.5, 4.0));
+        assert_eq!((timing.min_ms, timing.p50_ms, timing.max_ms), (1.0, 2.5, 4.0));
+        assert!((timing.p99_ms - 3.97).abs() < 1e-9);
         assert_eq!(Timing::new("x", vec![5.0], 1).p90_ms, 5.0);
     }
 }

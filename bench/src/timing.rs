@@ -39,8 +39,11 @@ async fn time(client: &Client, kind: &Kind) -> Result<(Vec<f64>, u64)> {
     Ok((times_ms, rows))
 }
 
-/// Receives every row as text and drops it.
-async fn fetch(client: &Client, statement: &str) -> Result<u64> {
+/// Receives every row as text and drops it; returns how many there were.
+///
+/// # Errors
+/// The server's.
+pub async fn fetch(client: &Client, statement: &str) -> Result<u64> {
     let mut stream = pin!(client.simple_query_raw(statement).await?);
     let mut rows = 0;
     while let Some(message) = stream.next().await {

@@ -4,7 +4,7 @@
 //! It is not the place for a crate's own cases; those stand beside the code.
 //!
 //! Knobs (environment)
-//! - `SERIATIM_SEED`: replays the random choices a failing test printed.
+//! - `SERIATIM_SEED`: replays the random choices a failing test printed. `SERIATIM_ROUNDS=n`: `generated` makes n runs.
 //! - `SERIATIM_REFERENCE`: the connection string of a PostgreSQL 15 server. The tests of plain PostgreSQL behaviour then
 //!   run there instead, which is how the tests themselves are checked. `SERIATIM_RECORD=1` besides writes what that
 //!   server answered into `tests/slt`.
@@ -22,6 +22,7 @@ mod cluster;
 mod contract;
 mod copy;
 mod crash;
+mod generated;
 mod group;
 mod history;
 #[cfg(feature = "failpoints")]
@@ -30,6 +31,7 @@ mod lifecycle;
 mod psql;
 mod readers;
 mod slt;
+mod tsbs;
 mod tutorial;
 mod wire;
 mod writes;
