@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use datafusion::scalar::ScalarValue;
 use engine::PgType;
 use engine::types::TimeContext;
-use proto::{Error, Result};
+use proto::{Error, Result, SqlState};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -88,8 +88,21 @@ impl Conversation for Session {
         self.enter();
         self.note_activity(&prepared.statement.text);
         assert!(self.group.is_none(), "what was gathered is written before anything else");
-        let plan = prepared.body.as_ref().and_then(|body| body.downcast_ref::<Plan>());
-        dispatch::execute(self, &parsed, plan, prepared, params).await.map_err(|error| parsed.locate(error))
+        let mut plan = prepared.body.as_ref().and_then(|body| body.downcast_ref::<Plan>());
+        let (mut own, mut own_plan) = (parsed, None);
+        if let Some(Plan::Shared(shape, _)) = plan
+            && !shape.is_valid(self).await
+        {
+            // Its constants may have other types now.
+            own = parsed_anew(&prepared.statement, &own)?;
+            let typed = dispatch::prepare(self, &own, &[]).await.map_err(|error| own.locate(error))?;
+            if typed.columns.as_deref() != prepared.columns.as_deref() {
+                return Err(Error::new(SqlState::FEATURE_NOT_SUPPORTED, "cached plan must not change result type"));
+            }
+            plan = Some(own_plan.insert(typed.plan));
+        }
+        let outcome = dispatch::execute(self, &own, plan, prepared, params).await;
+        outcome.map_err(|error| located(&prepared.statement, &own, error))
     }
 
     async fn gather(&mut self, prepared: &Prepared, params: &[ScalarValue]) -> Result<Option<Gathered>> {
@@ -189,6 +202,13 @@ pub(super) fn parsed_of(statement: &Statement) -> Option<Arc<Parsed>> {
     }
 }
 
+fn located(statement: &Statement, parsed: &Parsed, error: Error) -> Error {
+    match statement.body.as_ref().and_then(|body| body.downcast_ref::<Sighting>()) {
+        Some(sighting) => sighting.locate(&statement.text, error),
+        None => parsed.locate(error),
+    }
+}
+
 /// The statement itself, not the one its plan was made of.
 fn parsed_anew(statement: &Statement, parsed: &Arc<Parsed>) -> Result<Arc<Parsed>> {
     match statement.body.as_ref().is_some_and(|body| body.is::<Sighting>()) {
@@ -210,6 +230,10 @@ impl Session {
     ) -> Option<Typed> {
         let body = statement.body.as_ref()?;
         let sighting = body.downcast_ref::<Sighting>().or(parsed.sighting.as_deref())?;
+        // Types for parameters that it does not have.
+        if !sighting.is_parameterised() && !declared.is_empty() {
+            return None;
+        }
         let shape = match sighting.shape(declared) {
             Some(shape) => shape.clone(),
             None => sighting.learn(self, &*parsed_anew(statement, parsed).ok()?, declared).await?,
@@ -222,7 +246,7 @@ impl Session {
             return Some(Typed { params: shape.plan.params(), columns, plan: Plan::Query(shape.plan.clone()) });
         }
         let values = sighting.values(&shape, &self.time_context())?;
-        Some(Typed { params: Vec::new(), columns, plan: Plan::Shared(shape.plan.clone(), values) })
+        Some(Typed { params: Vec::new(), columns, plan: Plan::Shared(shape, values) })
     }
 
     /// A transaction begins, unless there is one.

@@ -2,6 +2,7 @@
 
 use super::parse::{Command, Parsed};
 use super::query::QueryPlan;
+use super::shape::Shape;
 use super::{Session, copy, define, query, savepoint, utility, write};
 use crate::pg::backend::{Outcome, OutputColumn, Prepared};
 use datafusion::scalar::ScalarValue;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 pub(super) enum Plan {
     Query(Arc<QueryPlan>),
     /// One that is shared, and the values of its parameters.
-    Shared(Arc<QueryPlan>, Arc<[ScalarValue]>),
+    Shared(Arc<Shape>, Arc<[ScalarValue]>),
     Write(Arc<write::WritePlan>),
     /// Nothing worth keeping.
     Utility,
@@ -72,7 +73,9 @@ pub(super) async fn execute(
 ) -> Result<Outcome> {
     match (&parsed.command, plan) {
         (_, Some(Plan::Query(plan))) => query::run(session, plan, &params, prepared.columns.clone()).await,
-        (_, Some(Plan::Shared(plan, values))) => query::run(session, plan, values, prepared.columns.clone()).await,
+        (_, Some(Plan::Shared(shape, values))) => {
+            query::run(session, &shape.plan, values, prepared.columns.clone()).await
+        }
         (Command::Sql(statement), Some(Plan::Write(plan))) => write::run(session, statement, plan, &params).await,
         (Command::Sql(statement), _) => execute_sql(session, statement).await,
         (Command::ServerUsage { grant, servers, grantees }, _) => {

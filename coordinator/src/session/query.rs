@@ -83,7 +83,7 @@ pub(super) async fn prepare_shared(
     let (plan, names_session) = prepared(session, statement, declared, &Own::default()).await?;
     Ok(match plan {
         QueryPlan::Engine { prepared, columns } if !names_session => {
-            Some(QueryPlan::Engine { prepared: prepared.shared(), columns })
+            prepared.shared().map(|prepared| QueryPlan::Engine { prepared, columns })
         }
         _ => None,
     })

@@ -22,16 +22,16 @@ use engine::PgType;
 use engine::types::{TimeContext, parse_scalar};
 use lru::LruCache;
 use parking_lot::Mutex;
-use proto::Result;
+use proto::{Error, Result};
 use std::fmt::{self, Write};
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Weak};
 
 /// Shapes that are remembered.
-const SHAPES_MAX: NonZeroUsize = NonZeroUsize::new(512).expect("it is not zero");
+const SHAPES_MAX: NonZeroUsize = NonZeroUsize::new(256).expect("it is not zero");
 /// Of one shape, with other constants that are not exchanged.
-const VARIANTS_MAX: usize = 8;
+const VARIANTS_MAX: usize = 4;
 /// Longer texts are parsed.
 const TEXT_BYTES_MAX: usize = 16 << 10;
 
@@ -76,6 +76,8 @@ pub struct Sighting {
     worth_learning: bool,
     /// It has parameters of its own.
     parameterised: bool,
+    /// Characters before it in the query string.
+    offset: u32,
 }
 
 #[derive(Debug)]
@@ -99,7 +101,7 @@ pub(super) fn sight(session: &Session, sql: &str) -> Option<Sighting> {
     let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql).tokenize_with_location().ok()?;
     let user = session.current_user();
     let path = session.variables.search_path(user).join(",");
-    let mut key = format!("{}\0{path}\0{}\0", session.database, session.variables.raw("TimeZone"));
+    let mut key = format!("{}\0{user}\0{path}\0{}\0", session.database, session.variables.raw("TimeZone"));
     let (mut constants, mut ended, mut parameterised) = (Vec::new(), false, false);
     for token in &tokens {
         let constant = |text: &str, number| Constant { text: text.to_owned(), at: token.span.start, number };
@@ -118,7 +120,8 @@ pub(super) fn sight(session: &Session, sql: &str) -> Option<Sighting> {
             }
             other => {
                 parameterised |= matches!(other, Token::Placeholder(_));
-                write!(key, "{other}").ok()?;
+                // As it is told apart from all others, not as it was written: quotes within quotes would look alike.
+                write!(key, "{other:?}").ok()?;
             }
         }
     }
@@ -135,7 +138,8 @@ pub(super) fn sight(session: &Session, sql: &str) -> Option<Sighting> {
         }
     };
     drop(known);
-    Some(Sighting { key, constants, shapes, worth_learning, parameterised })
+    let offset = (sql.chars().count() - sql.trim_start().chars().count()) as u32;
+    Some(Sighting { key, constants, shapes, worth_learning, parameterised, offset })
 }
 
 fn begins_as_query(sql: &str) -> bool {
@@ -144,6 +148,19 @@ fn begins_as_query(sql: &str) -> bool {
 }
 
 impl Shape {
+    /// Whether its relations are what they were when it was made.
+    pub async fn is_valid(&self, session: &mut Session) -> bool {
+        let catalog = session.catalog().await;
+        if self.valid_under.lock().upgrade().is_some_and(|known| Arc::ptr_eq(&known, &catalog)) {
+            return true;
+        }
+        let valid = query::is_current(session, &catalog, &self.plan).await;
+        if valid {
+            *self.valid_under.lock() = Arc::downgrade(&catalog);
+        }
+        valid
+    }
+
     fn is_of(&self, constants: &[Constant]) -> bool {
         self.fixed.iter().all(|(place, text)| constants.get(*place).is_some_and(|constant| constant.text == *text))
     }
@@ -161,18 +178,17 @@ impl Sighting {
 
     /// Whether the shape's relations are what they were. If not, it is forgotten.
     pub async fn is_valid(&self, session: &mut Session, shape: &Arc<Shape>) -> bool {
-        let catalog = session.catalog().await;
-        if shape.valid_under.lock().upgrade().is_some_and(|known| Arc::ptr_eq(&known, &catalog)) {
-            return true;
-        }
-        let valid = query::is_current(session, &catalog, &shape.plan).await;
-        match valid {
-            true => *shape.valid_under.lock() = Arc::downgrade(&catalog),
-            false => {
-                session.front.shapes.0.lock().pop(&self.key);
-            }
+        let valid = shape.is_valid(session).await;
+        if !valid {
+            session.front.shapes.0.lock().pop(&self.key);
         }
         valid
+    }
+
+    /// As [`Parsed::locate`].
+    pub fn locate(&self, text: &str, error: Error) -> Error {
+        let command = Command::Maintenance { tag: "" };
+        Parsed { command, text: text.to_owned(), offset: self.offset, sighting: None }.locate(error)
     }
 
     pub fn is_parameterised(&self) -> bool {

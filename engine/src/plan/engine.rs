@@ -9,6 +9,7 @@ use super::latest;
 use super::leading;
 use super::marks::{self, Marks};
 use super::prepare::Planner;
+use super::provider::HypertableProvider;
 use super::stack::{roomy, roomy_future};
 use super::target::narrowed;
 use super::template::{Template, Templates};
@@ -16,7 +17,9 @@ use crate::semantics::{config, session_state};
 use crate::{PgType, TableDef};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Field, FieldRef, SchemaRef};
+use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{Column, ScalarValue, TableReference};
+use datafusion::datasource::source_as_provider;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SessionState, TaskContext};
@@ -71,9 +74,18 @@ impl Prepared {
         unchanged(self, &Scope::new(context))
     }
 
-    /// For whoever runs it again and again, and from other sessions: it keeps nothing of the one that prepared it.
-    pub fn shared(self) -> Prepared {
-        Prepared { fresh: None, templates: Templates::expected(), ..self }
+    /// For whoever runs it again and again, and from other sessions: it keeps nothing of the one that prepared it. `None`
+    /// when the plan holds rows that were made as it was planned, such as those of `generate_series`.
+    pub fn shared(self) -> Option<Prepared> {
+        let held = self.plan.exists(|node| match node {
+            LogicalPlan::TableScan(scan) => {
+                let provider = source_as_provider(&scan.source)?;
+                Ok(provider.downcast_ref::<HypertableProvider>().is_none())
+            }
+            _ => Ok(false),
+        });
+        let lasting = matches!(held, Ok(false));
+        lasting.then(|| Prepared { fresh: None, templates: Templates::expected(), ..self })
     }
 }
 

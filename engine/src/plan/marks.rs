@@ -1,7 +1,8 @@
 //! Which constants of a plan may be exchanged when it is used again, and what they are in a run. Marks them in an analyzed
 //! logical plan.
 //!
-//! Only constants that stand beside a column of their own type, in a condition of a filter, are marked. What is left must
+//! Only constants that stand beside a column of their own type, in a condition of a filter, are marked; those that are the
+//! same in each run too, because an optimizer may drop them in favour of one that is not. What is left must
 //! be the same in the next run: it names no parameter without being bound to its value, no clock, and no day.
 
 use super::context::{Relation, Scope};
@@ -10,7 +11,7 @@ use crate::Settings;
 use crate::functions::types::{Class, class};
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, ExprSchema, Result, ScalarValue};
+use datafusion::common::{Column, DFSchema, ExprSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::{Between, InList, Placeholder};
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::utils::merge_schema;
@@ -64,7 +65,12 @@ pub(super) fn mark(plan: LogicalPlan, params: &[ScalarValue], scope: &Scope) -> 
     if !tables || plan.exists(|node| Ok(matches!(node, LogicalPlan::Extension(_))))? {
         return Ok(None);
     }
-    let mut marker = Marker { params, settings, exchanged: Vec::new() };
+    let mut marker = Marker { params, settings, shared: HashSet::new(), exchanged: Vec::new() };
+    let filters = marker.look_over(&plan)?;
+    // Under another name a column may be in any of them.
+    if filters > 1 && !marker.shared.is_empty() {
+        return Ok(None);
+    }
     let plan = plan.transform_up(|node| match node {
         LogicalPlan::Filter(filter) => {
             let predicate = marker.condition(filter.predicate, filter.input.schema())?;
@@ -155,10 +161,62 @@ fn any_expr(plan: &LogicalPlan, is: impl Fn(&Expr, &DFSchema) -> bool) -> Result
 struct Marker<'a> {
     params: &'a [ScalarValue],
     settings: &'a Settings,
+    /// Columns that other conditions speak of, too: an optimizer may drop one of those, or make another of it, because of
+    /// a constant, and nothing would be missed. Their constants are not marked.
+    shared: HashSet<Column>,
     exchanged: Vec<Expr>,
 }
 
 impl Marker<'_> {
+    /// Finds the columns of conditions that are more than a column beside constants. Returns how many filters there are.
+    fn look_over(&mut self, plan: &LogicalPlan) -> Result<usize> {
+        let mut filters = 0;
+        plan.apply(|node| {
+            if let LogicalPlan::Filter(filter) = node {
+                filters += 1;
+                self.look_into(&filter.predicate, filter.input.schema());
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        Ok(filters)
+    }
+
+    fn look_into(&mut self, condition: &Expr, schema: &DFSchema) {
+        let plain = |marker: &Self, column: &Expr, constants: &[&Expr]| {
+            let ty = column_type(column, schema);
+            ty.is_some_and(|ty| constants.iter().all(|constant| marker.value(constant, &ty).is_some()))
+        };
+        let is_plain = match condition {
+            Expr::BinaryExpr(BinaryExpr { left, op: Operator::And | Operator::Or, right }) => {
+                self.look_into(left, schema);
+                self.look_into(right, schema);
+                return;
+            }
+            Expr::Not(inner) => return self.look_into(inner, schema),
+            Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_comparison(*op) => {
+                plain(self, left, &[right]) || plain(self, right, &[left])
+            }
+            Expr::Between(Between { expr, low, high, .. }) => plain(self, expr, &[low, high]),
+            Expr::InList(InList { expr, list, .. }) => plain(self, expr, &list.iter().collect::<Vec<_>>()),
+            _ => false,
+        };
+        if !is_plain {
+            self.shared.extend(condition.column_refs().into_iter().cloned());
+        }
+    }
+
+    /// What a constant beside a column of the type is now.
+    fn value(&self, expr: &Expr, ty: &DataType) -> Option<ScalarValue> {
+        let value = is_constant(expr).then(|| value_of(expr, self.params, self.settings))?;
+        value.filter(|value| value.data_type() == *ty && parameter::travels(value))
+    }
+
+    /// The type of a column whose constants may be marked.
+    fn own_column(&self, expr: &Expr, schema: &DFSchema) -> Option<DataType> {
+        let is_shared = matches!(expr, Expr::Column(column) if self.shared.contains(column));
+        if is_shared { None } else { column_type(expr, schema) }
+    }
+
     /// Goes into what is combined by AND, OR and NOT only.
     fn condition(&mut self, expr: Expr, schema: &DFSchema) -> Result<Expr> {
         Ok(match expr {
@@ -168,21 +226,21 @@ impl Marker<'_> {
             }
             Expr::Not(inner) => Expr::Not(Box::new(self.condition(*inner, schema)?)),
             Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_comparison(op) => {
-                let (left, right) = match (column_type(&left, schema), column_type(&right, schema)) {
+                let (left, right) = match (self.own_column(&left, schema), self.own_column(&right, schema)) {
                     (Some(ty), None) => (*left, self.constant(*right, &ty)),
                     (None, Some(ty)) => (self.constant(*left, &ty), *right),
                     _ => (*left, *right),
                 };
                 Expr::BinaryExpr(BinaryExpr { left: Box::new(left), op, right: Box::new(right) })
             }
-            Expr::Between(between) => match column_type(&between.expr, schema) {
+            Expr::Between(between) => match self.own_column(&between.expr, schema) {
                 Some(ty) => {
                     let (low, high) = (self.constant(*between.low, &ty), self.constant(*between.high, &ty));
                     Expr::Between(Between { low: Box::new(low), high: Box::new(high), ..between })
                 }
                 None => Expr::Between(between),
             },
-            Expr::InList(list) => match column_type(&list.expr, schema) {
+            Expr::InList(list) => match self.own_column(&list.expr, schema) {
                 Some(ty) => {
                     let values = list.list.into_iter().map(|value| self.constant(value, &ty)).collect();
                     Expr::InList(InList { list: values, ..list })
@@ -195,12 +253,7 @@ impl Marker<'_> {
 
     /// `expr` as a marked constant, if it may be exchanged and has a value of that type now.
     fn constant(&mut self, expr: Expr, ty: &DataType) -> Expr {
-        if !depends_on_run(&expr) {
-            return expr;
-        }
-        match value_of(&expr, self.params, self.settings)
-            .filter(|value| value.data_type() == *ty && parameter::travels(value))
-        {
+        match self.value(&expr, ty) {
             Some(value) => {
                 let marked = parameter::marked(self.exchanged.len(), value);
                 self.exchanged.push(expr);
@@ -220,23 +273,18 @@ fn column_type(expr: &Expr, schema: &DFSchema) -> Option<DataType> {
     schema.field_from_column(column).ok().map(|field| field.data_type().clone())
 }
 
-/// Parameters and `now()`, with constants and immutable functions around them; nothing that reads a row.
-fn depends_on_run(expr: &Expr) -> bool {
-    let (mut depends, mut constant) = (false, true);
+/// Constants, parameters and `now()`, with immutable functions around them; nothing that reads a row.
+fn is_constant(expr: &Expr) -> bool {
+    let mut constant = true;
     let look = expr.apply(|part| {
         match part {
-            Expr::Placeholder(_) => depends = true,
-            Expr::Literal(..) | Expr::BinaryExpr(_) | Expr::Negative(_) | Expr::Cast(_) => {}
-            Expr::ScalarFunction(call) => match call.func.signature().volatility {
-                Volatility::Immutable => {}
-                Volatility::Stable => depends = true,
-                Volatility::Volatile => constant = false,
-            },
+            Expr::Placeholder(_) | Expr::Literal(..) | Expr::BinaryExpr(_) | Expr::Negative(_) | Expr::Cast(_) => {}
+            Expr::ScalarFunction(call) => constant = call.func.signature().volatility != Volatility::Volatile,
             _ => constant = false,
         }
         Ok(if constant { TreeNodeRecursion::Continue } else { TreeNodeRecursion::Stop })
     });
-    look.is_ok() && depends && constant
+    look.is_ok() && constant
 }
 
 pub(super) fn values_of(exprs: &[Expr], params: &[ScalarValue], settings: &Settings) -> Option<Vec<ScalarValue>> {
