@@ -7,9 +7,9 @@
 //! gives the parameter reads the constant's text as PostgreSQL would. All others are part of what a shape is found by.
 //! When a relation is not what it was, the shape is forgotten: a parameter might have another type.
 
-use super::Session;
 use super::parse::{Command, Parsed};
 use super::query::{self, QueryPlan};
+use super::{Session, write};
 use crate::catalog::CatalogState;
 use crate::pg::backend::OutputColumn;
 use datafusion::scalar::ScalarValue;
@@ -242,6 +242,10 @@ impl Sighting {
         declared: &[Option<PgType>],
     ) -> Result<Option<Shape>> {
         let Command::Sql(statement @ Statement::Query(_)) = &parsed.command else { return Ok(None) };
+        // WITH … DELETE reads like a query.
+        if write::Write::of(statement)?.is_some() {
+            return Ok(None);
+        }
         let mut statement = statement.clone();
         let mut exchange = Exchange { constants: &self.constants, exchanged: Vec::new() };
         if !self.parameterised {

@@ -1,6 +1,7 @@
 //! What filters say about single columns: a conservative extraction of ranges and value lists from logical
 //! expressions, and the chunks they exclude. Whatever is not understood says nothing.
 
+use super::parameter;
 use crate::placement::slot_of_value;
 use crate::{ChunkDef, Hypertable, TableDef};
 use arrow::datatypes::DataType;
@@ -150,25 +151,8 @@ pub(super) fn scalar(value: &ScalarValue, ty: &DataType) -> Option<Scalar> {
         (DataType::Utf8, other) => matches!(other, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View),
         (ty, other) => *ty == other,
     };
-    if !same_kind {
-        return None;
-    }
-    Some(match value {
-        ScalarValue::Boolean(Some(v)) => Scalar::Int((*v).into()),
-        ScalarValue::Int16(Some(v)) => Scalar::Int((*v).into()),
-        ScalarValue::Int32(Some(v)) => Scalar::Int((*v).into()),
-        ScalarValue::Int64(Some(v)) => Scalar::Int(*v),
-        ScalarValue::UInt32(Some(v)) => Scalar::Int((*v).into()),
-        ScalarValue::Date32(Some(v)) => Scalar::Int((*v).into()),
-        ScalarValue::Time64Microsecond(Some(v)) | ScalarValue::TimestampMicrosecond(Some(v), _) => Scalar::Int(*v),
-        ScalarValue::Float32(Some(v)) if !v.is_nan() => Scalar::Float((*v).into()),
-        ScalarValue::Float64(Some(v)) if !v.is_nan() => Scalar::Float(*v),
-        ScalarValue::Utf8(Some(v)) | ScalarValue::LargeUtf8(Some(v)) | ScalarValue::Utf8View(Some(v)) => {
-            Scalar::Text(v.clone())
-        }
-        ScalarValue::Binary(Some(v)) => Scalar::Bytes(v.clone()),
-        _ => return None,
-    })
+    let is_nan = |scalar: &Scalar| matches!(scalar, Scalar::Float(v) if v.is_nan());
+    same_kind.then(|| parameter::scalar(value))?.filter(|scalar| !is_nan(scalar))
 }
 
 fn timestamp_us(value: &ScalarValue) -> Option<Scalar> {

@@ -3,7 +3,8 @@
 //! DataFusion planned for many partitions in one process and put an exchange wherever rows of several partitions must
 //! meet. The partitions of all nodes together are just more partitions, so everything between two exchanges may run on
 //! the nodes as it is; an exchange either stays inside each node (the rows that must meet are on one node) or becomes a
-//! gather. Joins have their own rules (`joining`). Nothing here relies on an operator it does not know: unknown ones run on the coordinator.
+//! gather. Joins have their own rules (`joining`). Nothing here relies on an operator it does not know: unknown ones run on
+//! the coordinator.
 
 use super::check::scans_declare_no_hash;
 use super::codec;

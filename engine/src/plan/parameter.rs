@@ -201,12 +201,13 @@ fn broken(what: impl fmt::Display) -> DataFusionError {
     hide(Error::internal(format!("damaged values of a fragment: {what}")))
 }
 
-/// Whether values of the type can be sent.
+/// Whether the value can be sent.
 pub(super) fn travels(value: &ScalarValue) -> bool {
     scalar(value).is_some()
 }
 
-fn scalar(value: &ScalarValue) -> Option<Scalar> {
+/// A value as scans and the wire know it; NULL is none.
+pub(super) fn scalar(value: &ScalarValue) -> Option<Scalar> {
     Some(match value {
         ScalarValue::Boolean(Some(v)) => Scalar::Int((*v).into()),
         ScalarValue::Int16(Some(v)) => Scalar::Int((*v).into()),
@@ -217,7 +218,9 @@ fn scalar(value: &ScalarValue) -> Option<Scalar> {
         ScalarValue::Time64Microsecond(Some(v)) | ScalarValue::TimestampMicrosecond(Some(v), _) => Scalar::Int(*v),
         ScalarValue::Float32(Some(v)) => Scalar::Float((*v).into()),
         ScalarValue::Float64(Some(v)) => Scalar::Float(*v),
-        ScalarValue::Utf8(Some(v)) => Scalar::Text(v.clone()),
+        ScalarValue::Utf8(Some(v)) | ScalarValue::LargeUtf8(Some(v)) | ScalarValue::Utf8View(Some(v)) => {
+            Scalar::Text(v.clone())
+        }
         ScalarValue::Binary(Some(v)) => Scalar::Bytes(v.clone()),
         _ => return None,
     })
@@ -239,6 +242,8 @@ fn value(scalar: &Scalar, ty: &DataType) -> Option<ScalarValue> {
         (Scalar::Float(v), DataType::Float32) => ScalarValue::Float32(Some(*v as f32)),
         (Scalar::Float(v), DataType::Float64) => ScalarValue::Float64(Some(*v)),
         (Scalar::Text(v), DataType::Utf8) => ScalarValue::Utf8(Some(v.clone())),
+        (Scalar::Text(v), DataType::LargeUtf8) => ScalarValue::LargeUtf8(Some(v.clone())),
+        (Scalar::Text(v), DataType::Utf8View) => ScalarValue::Utf8View(Some(v.clone())),
         (Scalar::Bytes(v), DataType::Binary) => ScalarValue::Binary(Some(v.clone())),
         _ => return None,
     })

@@ -3,9 +3,9 @@
 //! one run; these constants are marked (`parameter`), so that another run puts its own in their places, excludes chunks
 //! anew, and takes the cut plan and its bytes as they are when the same chunks are left.
 //!
-//! What is true of a plan only because of a value must not be in a template. So `marks` chooses few constants; each must be found again in a filter of the
-//! finished plan and nowhere else, for an optimizer that made use of a value has replaced it; all other parameters and
-//! settings that planning depends on are part of what a template is looked up by.
+//! What is true of a plan only because of a value must not be in a template. So `marks` chooses few constants; each must be
+//! found again in a filter of the finished plan and nowhere else, for an optimizer that made use of a value has replaced
+//! it; all other parameters and settings that planning depends on are part of what a template is looked up by.
 
 use super::bounds;
 use super::context::{Relation, RelationName, Scope};
@@ -112,7 +112,10 @@ impl Templates {
     }
 
     pub fn keep(&self, template: Arc<Template>) {
-        self.tries.store(0, Ordering::Relaxed);
+        // One that is good for its own values only may be the first of many.
+        if template.fixed.is_empty() {
+            self.tries.store(0, Ordering::Relaxed);
+        }
         let mut made = self.made.lock();
         made.insert(0, template);
         made.truncate(TEMPLATES_MAX);
