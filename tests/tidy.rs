@@ -116,7 +116,7 @@ const HOMES: &[Home] = &[
     Home { words: &["rand::", "thread_rng", "Uuid::new_v4"], homes: &["proto/src/env.rs"] },
     Home {
         words: &["std::fs", "File::open", "File::create", "OpenOptions", "tokio::fs"],
-        homes: &["storage/src/vfs", "coordinator/bin/"],
+        homes: &["storage/src/vfs", "coordinator/bin/", "engine/src/plan/spill.rs"],
     },
     Home { words: &["tonic::", "prost::"], homes: &["proto/src/wire/"] },
     Home { words: &["pgwire::"], homes: &["coordinator/src/pg/"] },

@@ -14,6 +14,8 @@ use std::time::Duration;
 /// Where the system does not say how much memory there is.
 const WRITE_MEMORY_BYTES_UNKNOWN: usize = 512 << 20;
 
+pub const SPILL_MIB: u64 = 8192;
+
 /// Of every interval and timeout.
 const TIMEOUT_MIN: Duration = Duration::from_millis(50);
 
@@ -108,9 +110,8 @@ pub struct Sql {
     #[arg(long, default_value_t = 1000, env = "SERIATIM_CONNECTIONS_MAX", value_name = "COUNT")]
     pub connections_max: usize,
 
-    /// Memory for sorts, joins and aggregates of all queries of this process, in MiB
-    #[arg(long, default_value_t = 2048, env = "SERIATIM_QUERY_MEMORY_MIB", value_name = "MIB")]
-    pub query_memory_mib: usize,
+    #[command(flatten)]
+    pub query_memory: QueryMemory,
 
     #[command(flatten)]
     pub timeouts: Timeouts,
@@ -188,6 +189,28 @@ pub struct Embedded {
     /// Do not add the two built-in nodes to the cluster: add_data_node('dn1', host => …) does it
     #[arg(long, env = "SERIATIM_NO_ATTACH")]
     pub no_attach: bool,
+}
+
+#[derive(clap::Args)]
+pub struct QueryMemory {
+    /// Memory for sorts, joins and aggregates of all queries of this process, in MiB
+    #[arg(long, default_value_t = 2048, env = "SERIATIM_QUERY_MEMORY_MIB", value_name = "MIB")]
+    query_memory_mib: usize,
+
+    /// What these queries may put into the data directory's folder `spill` when that memory is used up, in MiB; 0: nothing,
+    /// they fail
+    #[arg(long, default_value_t = SPILL_MIB, env = "SERIATIM_SPILL_MIB", value_name = "MIB")]
+    spill_mib: u64,
+}
+
+impl QueryMemory {
+    pub fn bytes(&self) -> usize {
+        self.query_memory_mib << 20
+    }
+
+    pub fn spill_bytes_max(&self) -> u64 {
+        self.spill_mib << 20
+    }
 }
 
 #[derive(clap::Args)]
@@ -296,9 +319,8 @@ pub struct Node {
     #[arg(long, env = "SERIATIM_INSECURE")]
     pub insecure: bool,
 
-    /// Memory for sorts, joins and aggregates of all queries of this process, in MiB
-    #[arg(long, default_value_t = 2048, env = "SERIATIM_QUERY_MEMORY_MIB", value_name = "MIB")]
-    pub query_memory_mib: usize,
+    #[command(flatten)]
+    pub query_memory: QueryMemory,
 
     #[command(flatten)]
     pub write_memory: WriteMemory,

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use coordinator::pg::{self, Cancels, ServeOptions};
 use coordinator::session::{Front, FrontOptions, Gate};
 use coordinator::txn::{self, Connector, Coordinator, NewNode, Peers, Seat};
-use engine::plan::{Engine, EngineOptions};
+use engine::plan::{Engine, EngineOptions, Spill, Workers};
 use node::{Node, NodeOptions};
 use proto::wire::{GrpcNode, serve_peer};
 use proto::{DataNode, NodeName, SqlState};
@@ -24,6 +24,9 @@ use tracing::{info, warn};
 
 /// Parallel streams of one query in each process.
 const QUERY_PARTITIONS: usize = 2;
+
+/// Threads of the coordinator that may read spilled rows at the same time.
+const SPILL_READERS: usize = 16;
 
 /// Between attempts to open the door of a new reign.
 const OPEN_INTERVAL: Duration = Duration::from_secs(1);
@@ -45,6 +48,8 @@ pub struct ClusterOptions {
     pub superuser_password: Option<String>,
     pub connections_max: usize,
     pub query_memory_bytes: usize,
+    /// 0: queries do not spill.
+    pub spill_bytes_max: u64,
     /// Of all nodes that live in this process together.
     pub write_memory_bytes: usize,
     /// Names of the nodes that live in this process.
@@ -65,6 +70,7 @@ impl ClusterOptions {
             superuser_password: None,
             connections_max: 1000,
             query_memory_bytes: 2 << 30,
+            spill_bytes_max: args::SPILL_MIB << 20,
             write_memory_bytes: args::default_write_memory_bytes(machine::memory_bytes()),
             local_nodes: vec![NodeName::from("dn1"), NodeName::from("dn2")],
             core: txn::ClusterOptions::default(),
@@ -84,7 +90,8 @@ impl ClusterOptions {
             insecure: args.insecure,
             superuser_password: superuser_password.filter(|password| !password.is_empty()),
             connections_max: args.connections_max,
-            query_memory_bytes: args.query_memory_mib << 20,
+            query_memory_bytes: args.query_memory.bytes(),
+            spill_bytes_max: args.query_memory.spill_bytes_max(),
             core: args.timeouts.options(),
             ..ClusterOptions::new(args.data_dir, args.sql_addr)
         })
@@ -127,6 +134,13 @@ impl Cluster {
         let sql_addr = listener.local_addr()?;
         let local = open_local(&world, &options)?;
         let (coordinator, group) = open_coordinator(&world, &options, local.clone()).await?;
+        // Only now the directory is ours alone.
+        let spill = match options.spill_bytes_max {
+            0 => None,
+            bytes_max => Some(Spill::open(&options.data_dir.join("spill"), bytes_max)?),
+        };
+        let threads = std::thread::available_parallelism().map_or(QUERY_PARTITIONS, usize::from);
+        let workers = Workers::new(threads, SPILL_READERS).context("cannot start query threads")?;
         let mut serve_options = ServeOptions::new(world.rng.clone());
         serve_options.connections_max = options.connections_max;
         let gate = Arc::new(Gate::new(Arc::clone(&coordinator)));
@@ -139,6 +153,8 @@ impl Cluster {
             cancels: serve_options.cancels.clone(),
             front_options: FrontOptions { trust: options.trust, port: sql_addr.port(), partitions: QUERY_PARTITIONS },
             world,
+            spill,
+            workers: Arc::new(workers),
             options,
             stop: stop.clone(),
         };
@@ -199,6 +215,8 @@ struct Throne {
     cancels: Arc<Cancels>,
     front_options: FrontOptions,
     world: World,
+    spill: Option<Spill>,
+    workers: Arc<Workers>,
     options: ClusterOptions,
     stop: Stop,
 }
@@ -271,8 +289,8 @@ impl Throne {
             attach_local(core, &self.local).await?;
         }
         let World { clock, rng, .. } = &self.world;
-        let engine_options = EngineOptions { memory_bytes: self.options.query_memory_bytes };
-        let engine = Engine::new(&engine_options, clock.clone());
+        let engine_options = EngineOptions { memory_bytes: self.options.query_memory_bytes, spill: self.spill.clone() };
+        let engine = Engine::new(&engine_options, clock.clone()).on(self.workers.clone());
         let (cancels, front_options) = (self.cancels.clone(), self.front_options.clone());
         let front = Front::new(core.clone(), engine, clock.clone(), rng.clone(), cancels, front_options);
         let password = self.options.superuser_password.as_deref();
@@ -328,7 +346,8 @@ fn open_local(world: &World, options: &ClusterOptions) -> anyhow::Result<BTreeMa
     let open = |name: &NodeName| {
         let dir = options.data_dir.join(name.as_str());
         let node_options = NodeOptions {
-            engine: EngineOptions { memory_bytes: options.query_memory_bytes / share },
+            engine: EngineOptions { memory_bytes: options.query_memory_bytes / share, spill: None },
+            spill_bytes_max: options.spill_bytes_max / share as u64,
             store: StoreOptions { delta_bytes_max: options.write_memory_bytes / share, ..StoreOptions::default() },
             ..NodeOptions::default()
         };

@@ -96,7 +96,8 @@ pub async fn node(args: args::Node) -> anyhow::Result<()> {
     let world = World::real();
     let listener = bind(args.node_addr, "--node-addr").await?;
     let options = NodeOptions {
-        engine: EngineOptions { memory_bytes: args.query_memory_mib << 20 },
+        engine: EngineOptions { memory_bytes: args.query_memory.bytes(), spill: None },
+        spill_bytes_max: args.query_memory.spill_bytes_max(),
         store: StoreOptions { delta_bytes_max: args.write_memory.bytes(), ..StoreOptions::default() },
         ..NodeOptions::default()
     };

@@ -3,7 +3,7 @@
 use crate::chunks::Chunks;
 use crate::queries::Queries;
 use async_trait::async_trait;
-use engine::plan::{EngineOptions, Executor};
+use engine::plan::{EngineOptions, Executor, Spill};
 use proto::{
     ChunkId, ChunkLayout, ChunkStats, ChunkWrite, Clock, ClusterId, CommitMode, CommitSeq, DataNode, Error,
     FragmentRequest, FragmentStream, NodeIdentity, NodeStatus, Result, Rng, SqlState, SubTxn, TxnId, TxnOutcome,
@@ -17,6 +17,8 @@ use storage::{StorageError, Store, StoreOptions, Vfs};
 pub struct NodeOptions {
     pub store: StoreOptions,
     pub engine: EngineOptions,
+    /// What queries may put on disk for lack of memory, in the folder `spill` beside the store. 0: nothing.
+    pub spill_bytes_max: u64,
     /// Threads that compute queries.
     pub query_threads: usize,
     /// Threads that may read chunks for queries at the same time.
@@ -28,6 +30,7 @@ impl Default for NodeOptions {
         NodeOptions {
             store: StoreOptions::default(),
             engine: EngineOptions::default(),
+            spill_bytes_max: 0,
             query_threads: std::thread::available_parallelism().map_or(2, usize::from),
             reader_threads: 32,
         }
@@ -44,7 +47,7 @@ impl Node {
     /// Opens the store in `dir` and starts the query threads. Blocks on the disk.
     ///
     /// # Errors
-    /// The store's: a locked or damaged directory, another format.
+    /// The store's: a locked or damaged directory, another format. The folder for spilled rows cannot be emptied.
     pub fn open(
         vfs: Arc<dyn Vfs>,
         clock: Arc<dyn Clock>,
@@ -53,8 +56,12 @@ impl Node {
         options: NodeOptions,
     ) -> Result<Node> {
         let store = Arc::new(Store::open(vfs, Arc::clone(&clock), rng, dir, options.store)?);
-        let executor = Executor::new(Arc::new(Chunks(Arc::clone(&store))), clock, &options.engine);
-        let queries = Queries::new(executor, options.query_threads, options.reader_threads)
+        let mut engine = options.engine;
+        if options.spill_bytes_max > 0 {
+            engine.spill = Some(Spill::open(&dir.join("spill"), options.spill_bytes_max)?);
+        }
+        let executor = Executor::new(Arc::new(Chunks(Arc::clone(&store))), Arc::clone(&clock), &engine);
+        let queries = Queries::new(executor, options.query_threads, options.reader_threads, clock)
             .map_err(|error| Error::new(SqlState::INTERNAL_ERROR, format!("could not start query threads: {error}")))?;
         Ok(Node { store, queries })
     }

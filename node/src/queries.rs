@@ -1,72 +1,81 @@
-//! Fragments at work: each is a task on the node's query runtime, watched by the stream it fills.
+//! Fragments at work: each is a task on the node's query threads, watched by the stream it fills. Those that are not
+//! short take turns (`engine::plan::Turns`).
+//!
+//! Calls that write, commit, or ask how the node is, are on other threads and never wait for these.
 
-use engine::plan::Executor;
+use engine::plan::{Executor, Task, Turn, Turns, Workers};
 use futures::{StreamExt, stream};
-use parking_lot::Mutex;
-use proto::{Error, FragmentMessage, FragmentRequest, FragmentStream, Result, SqlState};
+use proto::{Clock, Error, FragmentMessage, FragmentRequest, FragmentStream, Result};
 use std::io;
 use std::sync::Arc;
-use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::sync::mpsc::error::TrySendError;
 
 /// Messages of one fragment that may wait for their receiver: one on its way, one behind it.
 const MESSAGES_AHEAD: usize = 2;
+/// One that waits for the disk shall not keep everybody waiting.
+const SLOTS_MIN: usize = 2;
+
+/// Fragments that may wait for their turn to compute.
+const WAITING_MAX: usize = 512;
 
 /// Ended when dropped: running fragments are cut off.
 pub(crate) struct Queries {
     executor: Arc<Executor>,
-    handle: Handle,
-    runtime: Mutex<Option<Runtime>>,
+    turns: Arc<Turns>,
+    workers: Workers,
 }
 
 impl Queries {
-    /// `threads` compute; `readers` at most block on the disk at the same time.
-    pub(crate) fn new(executor: Executor, threads: usize, readers: usize) -> io::Result<Queries> {
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(threads.max(1))
-            .max_blocking_threads(readers.max(1))
-            .thread_name("query")
-            .enable_all()
-            .build()?;
-        let handle = runtime.handle().clone();
-        Ok(Queries { executor: Arc::new(executor), handle, runtime: Mutex::new(Some(runtime)) })
+    /// `threads` compute, and as many fragments that are not short; `readers` at most block on the disk at the same time.
+    pub(crate) fn new(
+        executor: Executor,
+        threads: usize,
+        readers: usize,
+        clock: Arc<dyn Clock>,
+    ) -> io::Result<Queries> {
+        let turns = Arc::new(Turns::new(threads.max(SLOTS_MIN), WAITING_MAX, clock));
+        Ok(Queries { executor: Arc::new(executor), turns, workers: Workers::new(threads, readers)? })
     }
 
     pub(crate) fn start(&self, request: FragmentRequest) -> FragmentStream {
         let (messages, received) = mpsc::channel(MESSAGES_AHEAD);
-        let executor = Arc::clone(&self.executor);
-        let task = Task(self.handle.spawn(async move {
-            if let Err(error) = run(&executor, request, &messages).await {
+        let (executor, turn) = (Arc::clone(&self.executor), Arc::new(self.turns.turn()));
+        let task = self.workers.start(async move {
+            if let Err(error) = run(&executor, request, &turn, &messages).await {
                 messages.send(Err(error)).await.ok();
             }
-        }));
+        });
         let start = Answer { received, task, ended: false };
         stream::unfold(start, |mut answer| async move { Some((answer.next().await?, answer)) }).boxed()
     }
 
     /// Cuts running fragments off. Does not wait for threads that read from the disk.
     pub(crate) fn stop(&self) {
-        if let Some(runtime) = self.runtime.lock().take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
-impl Drop for Queries {
-    fn drop(&mut self) {
-        self.stop();
+        self.workers.stop();
     }
 }
 
 type Message = Result<FragmentMessage>;
 
-async fn run(executor: &Executor, request: FragmentRequest, messages: &mpsc::Sender<Message>) -> Result<()> {
-    let mut stream = executor.start(&request)?;
+async fn run(
+    executor: &Executor,
+    request: FragmentRequest,
+    turn: &Arc<Turn>,
+    messages: &mpsc::Sender<Message>,
+) -> Result<()> {
+    let mut stream = executor.start_in(&request, Some(turn))?;
     while let Some(message) = stream.next().await {
-        if messages.send(Ok(message?)).await.is_err() {
+        let unsent = match messages.try_send(Ok(message?)) {
+            Ok(()) => continue,
+            Err(TrySendError::Closed(_)) => break,
+            Err(TrySendError::Full(message)) => message,
+        };
+        turn.park();
+        if messages.send(unsent).await.is_err() {
             break;
         }
+        turn.resume();
     }
     Ok(())
 }
@@ -77,14 +86,6 @@ struct Answer {
     task: Task,
     /// The last message was given out.
     ended: bool,
-}
-
-struct Task(JoinHandle<()>);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 impl Answer {
@@ -102,9 +103,6 @@ impl Answer {
 
     /// The task is gone without a last message.
     async fn cut_off(&mut self) -> Error {
-        match (&mut self.task.0).await {
-            Err(error) if error.is_panic() => Error::internal("a fragment stopped on an internal error"),
-            _ => Error::new(SqlState::ADMIN_SHUTDOWN, "the data node is shutting down"),
-        }
+        self.task.cut_off().await.unwrap_or_else(|| Error::internal("a fragment ended without its last message"))
     }
 }

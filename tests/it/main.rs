@@ -28,6 +28,7 @@ mod history;
 #[cfg(feature = "failpoints")]
 mod killpoints;
 mod lifecycle;
+mod overload;
 mod psql;
 mod readers;
 mod slt;

@@ -8,6 +8,7 @@ use super::node::{Lead, Verdict, Window, Windows};
 use super::parameter;
 use super::scan::{ChunkScan, scan_properties};
 use super::store::{ChunkRequest, ChunkRows, ChunkStore, ScanColumn};
+use super::turn::Turn;
 use arrow::array::{AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
@@ -32,10 +33,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// About a quarter of a megabyte, which takes a tenth of `VISIT_TIME` to decode.
+/// About a quarter of a megabyte, which takes a third of `VISIT_TIME` to decode.
 const VISIT_CELLS: usize = 32 << 10;
-/// A visit that takes longer waits for the disk.
-const VISIT_TIME: Duration = Duration::from_millis(3);
+/// A visit that finds few rows ends after this time, so that others have their turn.
+const VISIT_TIME: Duration = Duration::from_millis(1);
+/// One that takes longer waits for the disk.
+const VISIT_TIME_SLOW: Duration = Duration::from_millis(3);
 /// A scan for addresses may wait for a chunk that is being sealed.
 const ADDRESSES: [ColumnId; 3] = [ColumnId::CHUNK, ColumnId::PART, ColumnId::ROW];
 
@@ -48,6 +51,7 @@ pub(super) fn bind(
     request: &FragmentRequest,
     store: &Arc<dyn ChunkStore>,
     clock: &Arc<dyn Clock>,
+    turn: Option<&Arc<Turn>>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let values = parameter::decode(&request.values)?;
     let bound = parameter::instance(plan, &values, &mut |leaf| {
@@ -58,6 +62,7 @@ pub(super) fn bind(
         };
         let mut bound = BoundScan::new(scan, chunks, request, Arc::clone(store), Arc::clone(clock))?;
         bound.windows = scan.leading.as_ref().and_then(|leading| bound.windows(leading, chunks)).map(Arc::new);
+        bound.turn = turn.cloned();
         Ok(Some(Arc::new(bound) as Arc<dyn ExecutionPlan>))
     });
     let bound = bound?;
@@ -112,6 +117,7 @@ impl ChunkQueue {
 pub(super) struct BoundScan {
     store: Arc<dyn ChunkStore>,
     clock: Arc<dyn Clock>,
+    turn: Option<Arc<Turn>>,
     columns: Vec<ScanColumn>,
     predicates: Vec<ColumnPredicate>,
     latest: Option<Latest>,
@@ -143,6 +149,7 @@ impl BoundScan {
         }
         Ok(BoundScan {
             store,
+            turn: None,
             columns,
             predicates: chunks.predicates.clone(),
             latest: scan.latest.clone(),
@@ -196,6 +203,7 @@ impl BoundScan {
             latest: self.latest.clone(),
             windows: self.windows.clone(),
             queue: Arc::clone(&self.queue),
+            turn: self.turn.clone(),
             properties: Arc::clone(&self.properties),
             metrics: ExecutionPlanMetricsSet::new(),
             ..*self
@@ -275,12 +283,14 @@ impl ExecutionPlan for BoundScan {
             rows: None,
             rows_left: self.limit.unwrap_or(usize::MAX),
             cells: 1,
+            ended: false,
             slow: self.columns.iter().any(|column| ADDRESSES.contains(&column.id)),
             clock: Arc::clone(&self.clock),
             windows: self.windows.clone(),
             predicates: self.predicates.clone(),
         };
         let rows = BaselineMetrics::new(&self.metrics, partition);
+        let turn = self.turn.clone();
         let lead = self.windows.as_ref().filter(|_| partition == 0).map(|windows| Lead(Arc::clone(windows)));
         let counted = self.windows.clone().filter(|_| self.counts && partition == 0).zip(self.time_at());
         let reading = match &self.windows {
@@ -289,7 +299,7 @@ impl ExecutionPlan for BoundScan {
         };
         let (time_at, start) = (self.time_at(), (VecDeque::new(), reading, lead));
         let batches = stream::try_unfold(start, move |(mut ready, mut reading, lead)| {
-            let (rows, counted) = (rows.clone(), counted.clone());
+            let (rows, counted, turn) = (rows.clone(), counted.clone(), turn.clone());
             async move {
                 loop {
                     if let Some(batch) = ready.pop_front() {
@@ -299,6 +309,9 @@ impl ExecutionPlan for BoundScan {
                             windows.count(times(&batch, *time_at));
                         }
                         return Ok(Some((batch, (ready, reading, lead))));
+                    }
+                    if let Some(turn) = &turn {
+                        turn.step().await.map_err(hide)?;
                     }
                     let (batches, mut cursor) = match reading {
                         Reading::Waiting(mut verdict, mut cursor) => {
@@ -316,7 +329,7 @@ impl ExecutionPlan for BoundScan {
                         }
                         Reading::Ahead(task) => joined(task.await)?,
                     };
-                    if batches.is_empty() {
+                    if batches.is_empty() && cursor.ended {
                         // All that came before has been through the filters above, and is counted.
                         let next = lead.as_ref().and_then(|lead| lead.0.next(&cursor.queue));
                         let Some(window) = next else { return Ok(None) };
@@ -350,6 +363,8 @@ struct Cursor {
     rows_left: usize,
     /// Values to read in one visit.
     cells: usize,
+    /// No chunk is left.
+    ended: bool,
     /// The last visit took long: the next goes to a thread that may wait, ahead of the consumer.
     slow: bool,
     clock: Arc<dyn Clock>,
@@ -362,6 +377,7 @@ impl Cursor {
     /// Goes on with the rows of another window.
     fn enter(&mut self, window: Window, time_at: Option<usize>) {
         let windows = self.windows.as_ref().expect("only scans with windows enter one");
+        self.ended = false;
         self.window = time_at.map(|at| (window, at));
         self.shares = matches!(*windows.verdict().borrow(), Verdict::Rest(_));
         self.template.predicates.clone_from(&self.predicates);
@@ -376,7 +392,6 @@ enum Reading {
     Ahead(tokio::task::JoinHandle<Result<Visited>>),
 }
 
-/// No batches: the partition is at its end.
 type Visited = (VecDeque<RecordBatch>, Box<Cursor>);
 
 fn joined<T>(outcome: Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
@@ -391,17 +406,24 @@ fn blocking(cursor: Box<Cursor>) -> tokio::task::JoinHandle<Result<Visited>> {
 fn visit(mut cursor: Box<Cursor>) -> Result<Visited> {
     let (mut batches, mut cells) = (VecDeque::new(), 0);
     let started = cursor.clock.elapsed();
-    while cells < cursor.cells {
-        let Some(batch) = step(&mut cursor)? else { break };
-        cells += batch.num_rows() * batch.num_columns().max(1);
-        batches.push_back(batch);
+    let mut took = Duration::ZERO;
+    while cells < cursor.cells && took < VISIT_TIME {
+        let Some(batch) = step(&mut cursor)? else {
+            cursor.ended = true;
+            break;
+        };
+        if batch.num_rows() > 0 {
+            cells += batch.num_rows() * batch.num_columns().max(1);
+            batches.push_back(batch);
+        }
+        took = cursor.clock.elapsed().saturating_sub(started);
     }
     cursor.cells = VISIT_CELLS;
-    cursor.slow = cursor.clock.elapsed().saturating_sub(started) > VISIT_TIME;
+    cursor.slow = cursor.clock.elapsed().saturating_sub(started) > VISIT_TIME_SLOW;
     Ok((batches, cursor))
 }
 
-/// The next batch with rows, from this chunk or the next in the queue.
+/// The next batch, which may be empty, from this chunk or the next in the queue.
 fn step(cursor: &mut Cursor) -> Result<Option<RecordBatch>> {
     while cursor.rows_left > 0 {
         let Some(rows) = &mut cursor.rows else {
@@ -411,7 +433,6 @@ fn step(cursor: &mut Cursor) -> Result<Option<RecordBatch>> {
         };
         match rows.next().transpose().map_err(hide)? {
             None => cursor.rows = None,
-            Some(batch) if batch.num_rows() == 0 => {}
             Some(batch) => {
                 let batch = match &cursor.window {
                     Some((window, time_at)) => within(batch, *window, *time_at)?,

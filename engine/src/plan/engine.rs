@@ -1,5 +1,6 @@
 //! The coordinator's door to all of this: prepare a statement, run it, explain it.
 
+use super::attempt::{self, Rows};
 use super::context::{QueryContext, Relation, RelationName, Scope};
 use super::error::reveal;
 use super::execute::{EngineOptions, PARTITIONS_MAX, runtime, task};
@@ -8,11 +9,13 @@ use super::fragment::fragment;
 use super::latest;
 use super::leading;
 use super::marks::{self, Marks};
+use super::pace::paced;
 use super::prepare::Planner;
 use super::provider::HypertableProvider;
 use super::stack::{roomy, roomy_future};
 use super::target::narrowed;
 use super::template::{Template, Templates};
+use super::workers::Workers;
 use crate::semantics::{config, session_state};
 use crate::{PgType, TableDef};
 use arrow::array::RecordBatch;
@@ -47,6 +50,7 @@ pub struct OutputColumn {
 
 /// A statement whose names and types are known. Stays valid while its relations keep their shape; `run` plans it anew
 /// when they changed.
+#[derive(Clone)]
 pub struct Prepared {
     statement: Statement,
     plan: LogicalPlan,
@@ -56,7 +60,7 @@ pub struct Prepared {
     used: Vec<(RelationName, Used)>,
     /// What it looked up, for a run in the same breath.
     fresh: Option<Arc<Scope>>,
-    templates: Templates,
+    templates: Arc<Templates>,
 }
 
 impl Prepared {
@@ -85,7 +89,7 @@ impl Prepared {
             _ => Ok(false),
         });
         let lasting = matches!(held, Ok(false));
-        lasting.then(|| Prepared { fresh: None, templates: Templates::expected(), ..self })
+        lasting.then(|| Prepared { fresh: None, templates: Arc::new(Templates::expected()), ..self })
     }
 }
 
@@ -106,14 +110,22 @@ impl Memory {
     }
 }
 
+#[derive(Clone)]
 pub struct Engine {
     runtime: Arc<RuntimeEnv>,
     clock: Arc<dyn Clock>,
+    /// `None`: queries are computed where their rows are asked for.
+    workers: Option<Arc<Workers>>,
 }
 
 impl Engine {
     pub fn new(options: &EngineOptions, clock: Arc<dyn Clock>) -> Engine {
-        Engine { runtime: runtime(options), clock }
+        Engine { runtime: runtime(options), clock, workers: None }
+    }
+
+    /// Queries are computed on `workers`.
+    pub fn on(self, workers: Arc<Workers>) -> Engine {
+        Engine { workers: Some(workers), ..self }
     }
 
     /// `holder` names the memory in an error about its limit.
@@ -140,13 +152,13 @@ impl Engine {
             let planned = Planner::new(&state, &scope).plan(statement.clone(), param_types)?;
             let columns = output_columns(&state, &planned.plan, &scope)?;
             let (statement, params) = (statement.clone(), planned.params);
-            let (used, templates) = (scope.used().into_iter().map(used).collect(), Templates::default());
+            let (used, templates) = (scope.used().into_iter().map(used).collect(), Arc::default());
             let fresh = Some(Arc::clone(&scope));
             Ok(Prepared { statement, plan: planned.plan, params, columns, used, fresh, templates })
         })
     }
 
-    /// Runs it at the context's snapshot, on the calling runtime.
+    /// Runs it at the context's snapshot.
     ///
     /// # Errors
     /// Of planning. Errors of execution come out of the stream.
@@ -158,10 +170,26 @@ impl Engine {
     ) -> Result<QueryResult> {
         let planned = match self.planned_before(prepared, params, context)? {
             Some(planned) => planned,
-            None => roomy_future(self.plan(prepared, params, context)).await?,
+            None => roomy_future(self.plan(prepared, params, context, Joins::Hashed)).await?,
         };
-        let stream = execute_stream(planned.plan, planned.task).map_err(reveal)?;
-        Ok(QueryResult { columns: prepared.columns.clone(), stream: stream.map_err(reveal).boxed() })
+        let hashes = attempt::hashes(&planned.plan);
+        let mut stream = self.rows(planned)?;
+        if hashes {
+            let (engine, prepared, context) = (self.clone(), prepared.clone(), context.clone());
+            let params = params.to_vec();
+            stream = attempt::or_else(stream, move || async move {
+                engine.rows(roomy_future(engine.plan(&prepared, &params, &context, Joins::Merged)).await?)
+            });
+        }
+        Ok(QueryResult { columns: prepared.columns.clone(), stream })
+    }
+
+    fn rows(&self, planned: Planned) -> Result<Rows> {
+        let plan = paced(planned.plan).map_err(reveal)?;
+        match &self.workers {
+            Some(workers) => Ok(workers.rows(plan, planned.task)),
+            None => Ok(execute_stream(plan, planned.task).map_err(reveal)?.map_err(reveal).boxed()),
+        }
     }
 
     /// The lines of `EXPLAIN`; with `analyze`, after running it.
@@ -177,19 +205,20 @@ impl Engine {
         verbose: bool,
     ) -> Result<Vec<String>> {
         let started = self.clock.elapsed();
-        let planned = roomy_future(self.plan(prepared, params, context)).await?;
+        let planned = roomy_future(self.plan(prepared, params, context, Joins::Hashed)).await?;
+        let plan = paced(planned.plan).map_err(reveal)?;
         let planning = self.clock.elapsed() - started;
         let mut analyzed = None;
         if analyze {
             let started = self.clock.elapsed();
-            let mut stream = execute_stream(Arc::clone(&planned.plan), planned.task).map_err(reveal)?;
+            let mut stream = self.rows(Planned { plan: Arc::clone(&plan), task: planned.task })?;
             let mut rows = 0;
             while let Some(batch) = stream.next().await {
-                rows += batch.map_err(reveal)?.num_rows();
+                rows += batch?.num_rows();
             }
             analyzed = Some(Analyzed { rows, planning, execution: self.clock.elapsed() - started });
         }
-        Ok(explain::lines(planned.plan.as_ref(), analyzed.as_ref(), verbose))
+        Ok(explain::lines(plan.as_ref(), analyzed.as_ref(), verbose))
     }
 
     /// The plan of a former run with this run's constants, if there is one that fits.
@@ -210,12 +239,19 @@ impl Engine {
         }
         let config = configured(config(&context.settings), &scope);
         let plan = template.instance(&values, &scope, config.options()).map_err(reveal)?;
-        Ok(plan.map(|plan| Planned { plan, task: task(config, &self.runtime) }))
+        Ok(plan.map(|plan| Planned { plan, task: task(config, &self.runtime, &self.clock) }))
     }
 
-    async fn plan(&self, prepared: &Prepared, params: &[ScalarValue], context: &QueryContext) -> Result<Planned> {
+    async fn plan(
+        &self,
+        prepared: &Prepared,
+        params: &[ScalarValue],
+        context: &QueryContext,
+        joins: Joins,
+    ) -> Result<Planned> {
         let scope = Arc::new(scope_for(prepared, context));
         let mut state = state(&scope);
+        state.config_mut().options_mut().optimizer.prefer_hash_join = joins == Joins::Hashed;
         if prepared.used.iter().any(|(_, used)| matches!(used, Used::Changed(_))) {
             // RETURNING gives rows in the order in which they were changed.
             let options = state.config_mut().options_mut();
@@ -227,7 +263,7 @@ impl Engine {
             false => self.planned_anew(prepared, &state, &scope)?,
         };
         let params = typed(prepared, params)?;
-        let marked = match prepared.templates.is_wanted() {
+        let marked = match joins == Joins::Hashed && prepared.templates.is_wanted() {
             true => marked(&logical, &params, &state, &scope)?,
             false => None,
         };
@@ -245,7 +281,7 @@ impl Engine {
         };
         let push_down = context.settings.push_down;
         let plan = if push_down { latest::mark(plan).and_then(leading::mark).map_err(reveal)? } else { plan };
-        let task = task(state.config().clone(), &self.runtime);
+        let task = task(state.config().clone(), &self.runtime, &self.clock);
         if let Some(marks) = marks
             && let Some(template) = Template::new(Arc::clone(&plan), marks, &context.settings)
         {
@@ -267,6 +303,13 @@ impl Engine {
             false => Err(Error::new(SqlState::FEATURE_NOT_SUPPORTED, "cached plan must not change result type")),
         }
     }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Joins {
+    Hashed,
+    /// Slower, and never out of memory: sorts spill.
+    Merged,
 }
 
 struct Planned {
@@ -328,6 +371,7 @@ fn scope_for(prepared: &Prepared, context: &QueryContext) -> Scope {
 }
 
 /// What of a relation a plan depends on.
+#[derive(Clone)]
 enum Used {
     Table(Arc<TableDef>),
     Target(Arc<TableDef>),
@@ -431,7 +475,7 @@ pub(super) async fn physical_plan(
     prepared: &Prepared,
     context: &QueryContext,
 ) -> Arc<dyn ExecutionPlan> {
-    engine.plan(prepared, &[], context).await.expect("a test's statement can be planned").plan
+    engine.plan(prepared, &[], context, Joins::Hashed).await.expect("a test's statement can be planned").plan
 }
 
 /// How many templates a statement has.

@@ -8,6 +8,7 @@ use super::context::Scope;
 use super::error::hide;
 use super::late::{KeyFilter, Late, Outcome, Settled, settle};
 use super::metrics::FragmentMetrics;
+use super::pace::paced;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
@@ -232,7 +233,7 @@ impl ExecutionPlan for RemoteExec {
                 Some(Settled::Sent { bytes, parts, .. }) => (bytes, parts),
                 Some(Settled::Instead { .. }) if partition > 0 => return Ok(()),
                 Some(Settled::Instead { plan, .. }) => {
-                    let mut instead = execute_stream(Arc::clone(plan), context)?;
+                    let mut instead = execute_stream(paced(Arc::clone(plan))?, context)?;
                     while let Some(batch) = instead.try_next().await? {
                         rows.record_output(batch.num_rows());
                         if batches.send(Ok(batch)).await.is_err() {

@@ -4,15 +4,19 @@ use super::bind::bind;
 use super::codec;
 use super::error::reveal;
 use super::marks::is_lasting;
+use super::memory::SharedMemory;
 use super::metrics::FragmentMetrics;
+use super::pace::{Pace, paced};
+use super::spill::Spill;
 use super::store::ChunkStore;
+use super::turn::Turn;
 use crate::Settings;
 use crate::semantics::{config, session_state};
 use arrow::array::{Array, RecordBatch};
 use bytes::Bytes;
 use datafusion::execution::TaskContext;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{GreedyMemoryPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionConfig;
@@ -27,8 +31,14 @@ use std::sync::Arc;
 
 /// Answers are cut into batches of at most about this size, well below `proto::MESSAGE_BYTES_MAX`.
 const BATCH_BYTES_MAX: usize = 8 << 20;
-/// How many of the largest memory users an out-of-memory error names.
-const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::new(3).expect("three is not zero");
+/// Each sort sets memory aside for the merge of what it spills: one part of all memory in so many, and not more than this.
+/// More of it makes merges wider, and is missing where many sort a few rows at the same time.
+const MERGE_PART: usize = 512;
+const MERGE_BYTES_MAX: usize = 1 << 20;
+/// Spilled files that one merge reads at a time. It would take all memory there is for buffers, and leave nothing to what is
+/// above it; so there is one for each part of memory of this size.
+const FAN_IN_MAX: usize = 16;
+const FAN_IN_BYTES: usize = 16 << 20;
 /// Plans kept as they were decoded, and the largest of them.
 const DECODED_MAX: NonZeroUsize = NonZeroUsize::new(256).expect("it is not zero");
 const DECODED_BYTES_MAX: usize = 64 << 10;
@@ -38,22 +48,32 @@ pub(super) const PARTITIONS_MAX: usize = 64;
 /// Limits of a process's query work.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
-    /// Sorts, aggregates and joins of all running queries together; beyond it a query fails with `OUT_OF_MEMORY`.
-    /// Nothing is spilled to disk.
+    /// Sorts, aggregates and joins of all running queries together. Beyond it they spill, or the query fails with
+    /// `OUT_OF_MEMORY`.
     pub memory_bytes: usize,
+    /// `None`: nothing is spilled.
+    pub spill: Option<Spill>,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        EngineOptions { memory_bytes: 1 << 30 }
+        EngineOptions { memory_bytes: 1 << 30, spill: None }
     }
 }
 
 pub(super) fn runtime(options: &EngineOptions) -> Arc<RuntimeEnv> {
-    let pool = TrackConsumersPool::new(GreedyMemoryPool::new(options.memory_bytes), CONSUMERS_NAMED);
-    let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
-    let builder = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).with_disk_manager_builder(disk);
-    Arc::new(builder.build().expect("a runtime without files has nothing to fail on"))
+    let pool = Arc::new(SharedMemory::new(options.memory_bytes));
+    let build = |disk| RuntimeEnvBuilder::new().with_memory_pool(pool.clone()).with_disk_manager_builder(disk).build();
+    let disabled = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
+    let runtime = options.spill.as_ref().and_then(|spill| {
+        let disk = DiskManagerBuilder::default()
+            .with_mode(DiskManagerMode::Directories(vec![spill.dir().to_owned()]))
+            .with_max_temp_directory_size(spill.bytes_max())
+            .with_max_spill_merge_fan_in((options.memory_bytes / FAN_IN_BYTES).clamp(2, FAN_IN_MAX));
+        let built = build(disk);
+        built.inspect_err(|error| tracing::error!(%error, "queries cannot spill")).ok()
+    });
+    Arc::new(runtime.unwrap_or_else(|| build(disabled).expect("a runtime without files has nothing to fail on")))
 }
 
 /// A node's query engine.
@@ -78,10 +98,19 @@ impl Executor {
     /// # Errors
     /// When the plan cannot be decoded or does not fit the request. Later errors come out of the stream.
     pub fn start(&self, request: &FragmentRequest) -> proto::Result<FragmentStream> {
+        self.start_in(request, None)
+    }
+
+    /// As `start`, for one of many fragments.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub fn start_in(&self, request: &FragmentRequest, turn: Option<&Arc<Turn>>) -> proto::Result<FragmentStream> {
         let started = self.clock.elapsed();
-        let context = task(config(&settings_of(request)), &self.runtime);
+        let context = task(config(&settings_of(request)), &self.runtime, &self.clock);
         let plan = self.decoded(request)?;
-        let plan = bind(&plan, request, &self.store, &self.clock).map_err(reveal)?;
+        let plan = bind(&plan, request, &self.store, &self.clock, turn).map_err(reveal)?;
+        let plan = paced(plan).map_err(reveal)?;
         let batches = execute_stream(Arc::clone(&plan), context).map_err(reveal)?;
         let batches = batches.flat_map(|batch| match batch {
             Ok(batch) => {
@@ -128,7 +157,11 @@ fn settings_of(request: &FragmentRequest) -> Settings {
 }
 
 /// What operators ask for while they run. Finished plans hold their functions: none is looked up by its name any more.
-pub(super) fn task(config: SessionConfig, runtime: &Arc<RuntimeEnv>) -> Arc<TaskContext> {
+pub(super) fn task(mut config: SessionConfig, runtime: &Arc<RuntimeEnv>, clock: &Arc<dyn Clock>) -> Arc<TaskContext> {
+    config.set_extension(Arc::new(Pace(Arc::clone(clock))));
+    if let MemoryLimit::Finite(bytes) = runtime.memory_pool.memory_limit() {
+        config.options_mut().execution.sort_spill_reservation_bytes = (bytes / MERGE_PART).min(MERGE_BYTES_MAX);
+    }
     let (scalar, higher) = (HashMap::new(), HashMap::new());
     let (aggregate, window) = (HashMap::new(), HashMap::new());
     Arc::new(TaskContext::new(None, String::new(), config, scalar, higher, aggregate, window, Arc::clone(runtime)))

@@ -8,6 +8,7 @@ use super::collected::{BYTES_MAX, CollectedExec, Seen};
 use super::exchange::{NodePart, RemoteExec};
 use super::late::Outcome;
 use super::metrics::{FragmentMetrics, OperatorMetrics, operator_metrics};
+use super::pace;
 use super::scan::ChunkScan;
 use super::sent::SentRows;
 use super::shards::plain;
@@ -94,7 +95,8 @@ impl Printer {
             return self.remote(remote, depth);
         }
         let children = plan.children();
-        if let ([child], true) = (&children[..], silent(plan.name()) && !self.verbose) {
+        let hidden = plan.name() == pace::NAME || silent(plan.name()) && !self.verbose;
+        if let ([child], true) = (&children[..], hidden) {
             return self.coordinator(child.as_ref(), depth);
         }
         let measured = self.analyze.then(|| with_below(plan));
@@ -115,7 +117,7 @@ impl Printer {
         }
         plan.children().into_iter().find_map(|child| match child.downcast_ref::<RemoteExec>() {
             Some(remote) => Some(remote.fragment.why.clone()).filter(|why| !why.is_empty()),
-            None if silent(child.name()) && !self.verbose => {
+            None if child.name() == pace::NAME || silent(child.name()) && !self.verbose => {
                 let why = self.not_pushed(child.as_ref())?;
                 Some(if child.is::<ProjectionExec>() { format!("{why} (in the select list below)") } else { why })
             }

@@ -1,5 +1,6 @@
 //! What a fragment's run cost on its node, for EXPLAIN ANALYZE. Travels as JSON in the stream's last message.
 
+use super::pace;
 use bytes::Bytes;
 use datafusion::physical_plan::ExecutionPlan;
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,8 @@ pub(super) fn operator_metrics(plan: &dyn ExecutionPlan) -> OperatorMetrics {
 }
 
 fn visit(plan: &dyn ExecutionPlan, operators: &mut Vec<OperatorMetrics>) {
-    operators.push(operator_metrics(plan));
+    if plan.name() != pace::NAME {
+        operators.push(operator_metrics(plan));
+    }
     plan.children().iter().for_each(|child| visit(child.as_ref(), operators));
 }

@@ -16,11 +16,16 @@
 //! 5. There, [`Executor::start`] decodes the fragment, `bind` puts chunks under its scans, `node` puts operators that know
 //!    how rows lie in place of DataFusion's, and batches stream back.
 //!
+//! What keeps one query from hurting the others: `memory` and `spill` (what they may keep), `turn` (who reads next on a
+//! node), `pace` (joins that can be stopped), `workers` (threads of their own), `attempt` (merge joins, which spill, where
+//! hash joins find no memory).
+//!
 //! UPDATE, DELETE and ON CONFLICT are SELECTs too, which yield the addresses of rows ([`target`]).
 //!
 //! It is not a catalog, not a store, and takes no snapshot: all of these come in through [`QueryContext`] and
 //! [`ChunkStore`].
 
+mod attempt;
 mod bind;
 mod bounds;
 mod check;
@@ -39,20 +44,25 @@ mod late;
 mod latest;
 mod leading;
 mod marks;
+mod memory;
 mod metrics;
 mod node;
+mod pace;
 mod parameter;
 mod prepare;
 mod provider;
 mod scan;
 mod sent;
 mod shards;
+mod spill;
 mod stack;
 mod store;
 mod subquery;
 pub mod target;
 mod template;
 mod trace;
+mod turn;
+mod workers;
 
 #[cfg(test)]
 mod tests;
@@ -60,4 +70,7 @@ mod tests;
 pub use context::{Nodes, QueryContext, Relation, Relations};
 pub use engine::{Engine, Memory, OutputColumn, Prepared, QueryResult};
 pub use execute::{EngineOptions, Executor};
+pub use spill::Spill;
 pub use store::{ChunkRequest, ChunkRows, ChunkStore, ScanColumn};
+pub use turn::{Turn, Turns};
+pub use workers::{Task, Workers};

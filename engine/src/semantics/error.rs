@@ -24,9 +24,7 @@ pub fn to_error(error: DataFusionError) -> Error {
         DataFusionError::ArrowError(inner, _) => arrow(*inner),
         DataFusionError::SchemaError(inner, _) => schema(*inner),
         DataFusionError::SQL(inner, _) => parser(*inner),
-        DataFusionError::ResourcesExhausted(text) => {
-            Error::new(SqlState::OUT_OF_MEMORY, "out of memory").detail(first_line(&text))
-        }
+        DataFusionError::ResourcesExhausted(text) => out_of_memory(&text),
         DataFusionError::NotImplemented(text) if text.contains("OuterReferenceColumn") => {
             Error::unsupported("a sub-select that refers to columns around it in this way")
         }
@@ -54,9 +52,7 @@ fn borrowed(error: &DataFusionError) -> Error {
             }
             other => planned(&other.to_string()),
         },
-        DataFusionError::ResourcesExhausted(text) => {
-            Error::new(SqlState::OUT_OF_MEMORY, "out of memory").detail(first_line(text))
-        }
+        DataFusionError::ResourcesExhausted(text) => out_of_memory(text),
         other => planned(&other.strip_backtrace()),
     }
 }
@@ -82,7 +78,7 @@ fn arrow(error: ArrowError) -> Error {
         ArrowError::CastError(text) | ArrowError::InvalidArgumentError(text) | ArrowError::ComputeError(text) => {
             planned(&text)
         }
-        ArrowError::MemoryError(text) => Error::new(SqlState::OUT_OF_MEMORY, "out of memory").detail(text),
+        ArrowError::MemoryError(text) => out_of_memory(&text),
         other => planned(&other.to_string()),
     }
 }
@@ -175,6 +171,22 @@ fn arrow_type_name(text: &str) -> String {
     text.parse::<DataType>().map_or_else(|_| text.to_owned(), |ty| type_name(&ty))
 }
 
+fn out_of_memory(text: &str) -> Error {
+    Error::new(SqlState::OUT_OF_MEMORY, "out of memory")
+        .detail(first_line(text))
+        .hint("The process that runs out has --query-memory-mib for all its queries together.")
+}
+
+/// Of the files that hold what does not fit into memory.
+fn spill_full(text: &str) -> Option<Error> {
+    let full = |message: &str| Error::new(SqlState::DISK_FULL, message);
+    if text.contains("used disk space during the spilling process") {
+        let hint = "All queries of a process together may spill --spill-mib to disk.";
+        return Some(full("query needs more temporary disk space than is allowed").hint(hint));
+    }
+    text.contains("No space left on device").then(|| full("could not spill rows of a query: no space left on device"))
+}
+
 fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
@@ -189,6 +201,9 @@ fn quoted(text: &str, before: &str) -> Option<String> {
 fn planned(text: &str) -> Error {
     if let Some(ours) = flattened(text) {
         return ours;
+    }
+    if let Some(full) = spill_full(text) {
+        return full;
     }
     let new = |code: SqlState, message: String| Error::new(code, message);
     if text.contains("Divide by zero") || text.contains("DivideByZero") {
@@ -294,7 +309,7 @@ fn planned(text: &str) -> Error {
         return new(SqlState::FEATURE_NOT_SUPPORTED, first_line(tail));
     }
     if text.contains("Resources exhausted") {
-        return new(SqlState::OUT_OF_MEMORY, "out of memory".to_owned()).detail(first_line(text));
+        return out_of_memory(text);
     }
     Error::internal(first_line(text))
 }

@@ -72,7 +72,12 @@ pub struct Cluster {
 impl Cluster {
     /// A new, empty cluster with both nodes attached, whose superuser needs no password.
     pub async fn start(shape: Shape) -> Cluster {
-        let cluster = Cluster::launch(shape, &[]);
+        Cluster::start_with(shape, &[]).await
+    }
+
+    /// With flags for the coordinator, which with `Shape::Embedded` is the whole cluster.
+    pub async fn start_with(shape: Shape, options: &[&str]) -> Cluster {
+        let cluster = Cluster::launch(shape, options);
         let session = cluster.connect().await;
         for (index, addr) in cluster.node_addrs.iter().enumerate() {
             let name = node_name(index);
@@ -265,6 +270,11 @@ impl Cluster {
     pub fn members(&self) -> Vec<Member> {
         let coordinators = (0..self.coordinators.len()).map(Member::Coordinator);
         coordinators.chain((0..self.nodes.len()).map(Member::Node)).collect()
+    }
+
+    /// What all processes together have computed so far.
+    pub fn processor_time(&self) -> Duration {
+        self.coordinators.iter().chain(&self.nodes).flatten().map(Process::processor_time).sum()
     }
 
     pub fn is_group(&self) -> bool {

@@ -2,6 +2,7 @@
 //! `AggregateExec` over raw rows, of which it has groups, accumulators, schema and states.
 
 use super::keys::{Grouped, Keys};
+use super::overflow::{merged, states_schema};
 use super::states::{Fold, Runs, fold};
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::buffer::BooleanBuffer;
@@ -22,7 +23,7 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, InputOrderMode, PlanProperties, SendableRecordBatchStream,
 };
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use std::fmt;
 use std::sync::Arc;
 
@@ -105,12 +106,14 @@ impl ExecutionPlan for RunAggregateExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let options = &context.session_config().options().execution;
-        let consumer = MemoryConsumer::new(format!("RunAggregate[{partition}]"));
-        let work = Work {
+        // It does not spill itself, but gives its memory back when there is no more.
+        let consumer = MemoryConsumer::new(format!("RunAggregate[{partition}]")).with_can_spill(true);
+        let mut work = Work {
             table: Table::new(&self.aggregate)?,
             input: Some(self.input.execute(partition, Arc::clone(&context))?),
             ready: None,
             partial: *self.aggregate.mode() == AggregateMode::Partial,
+            aggregate: self.aggregate.clone(),
             bare: Bare::Undecided { rows: 0 },
             bare_rows: options.skip_partial_aggregation_probe_rows_threshold,
             bare_ratio: options.skip_partial_aggregation_probe_ratio_threshold,
@@ -118,11 +121,18 @@ impl ExecutionPlan for RunAggregateExec {
             reservation: consumer.register(context.memory_pool()),
             metrics: BaselineMetrics::new(&self.metrics, partition),
         };
-        let batches = stream::try_unfold(work, |mut work| async move {
-            let batch = work.next().await?;
-            Ok(batch.map(|batch| (batch, work)))
+        if work.partial {
+            return Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), work.batches())));
+        }
+        let (schema, aggregate) = (self.schema(), self.aggregate.clone());
+        let batches = stream::once(async move {
+            let first = work.next().await?;
+            let (schema, overflowed) = (Arc::clone(&work.table.schema), work.partial);
+            let all = stream::iter(first.map(Ok)).chain(work.batches());
+            let all: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(schema, all));
+            if overflowed { merged(&aggregate, all, context) } else { Ok(all) }
         });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches)))
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches.try_flatten())))
     }
 }
 
@@ -133,8 +143,9 @@ struct Work {
     input: Option<SendableRecordBatchStream>,
     /// Groups on their way out.
     ready: Option<RecordBatch>,
-    /// States are wanted, of which a group may have several.
+    /// States are wanted, of which a group may have several; or complete groups do not fit.
     partial: bool,
+    aggregate: AggregateExec,
     bare: Bare,
     /// After so many rows with more groups per row than this, rows go out as they are.
     bare_rows: usize,
@@ -174,6 +185,13 @@ impl Work {
         }
     }
 
+    fn batches(self) -> impl Stream<Item = Result<RecordBatch>> + Send {
+        stream::try_unfold(self, |mut work| async move {
+            let batch = work.next().await?;
+            Ok(batch.map(|batch| (batch, work)))
+        })
+    }
+
     fn add(&mut self, batch: &RecordBatch) -> Result<()> {
         self.table.add(batch)?;
         let Bare::Undecided { rows } = &mut self.bare else { return Ok(()) };
@@ -186,8 +204,11 @@ impl Work {
             return Ok(());
         }
         match self.reservation.try_resize(self.table.size()) {
-            Err(DataFusionError::ResourcesExhausted(_)) if self.partial && self.table.len() > 0 => {
-                // Somebody will merge a group's states anyway.
+            Err(DataFusionError::ResourcesExhausted(_)) if self.table.len() > 0 => {
+                // Somebody will merge a group's states anyway, or does now.
+                if !self.partial {
+                    (self.partial, self.table.schema) = (true, states_schema(&self.aggregate)?);
+                }
                 self.ready = self.table.emit(true)?;
                 self.reservation.try_resize(self.table.size())
             }

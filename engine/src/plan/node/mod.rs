@@ -7,6 +7,7 @@
 
 mod aggregate;
 mod keys;
+mod overflow;
 mod sieve;
 mod states;
 mod windows;

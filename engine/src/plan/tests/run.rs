@@ -144,7 +144,7 @@ async fn a_query_beyond_the_memory_limit_fails_alone() {
     let mut small = Cluster::empty(&["dn1"]);
     let def = hypertable(1, "conditions", &["dn1"], 7);
     small.load(def.clone(), &rows(&def, 1000, 10, 1));
-    let options = crate::plan::EngineOptions { memory_bytes: 10_000 };
+    let options = crate::plan::EngineOptions { memory_bytes: 10_000, ..Default::default() };
     small.engine = crate::plan::Engine::new(&options, Arc::new(proto::SystemClock::new()));
     let small = Arc::new(small);
     let error = small.query("SELECT time, temp FROM conditions ORDER BY temp", false).await.unwrap_err();

@@ -234,7 +234,7 @@ async fn on_first_node(cluster: &Arc<Cluster>, sql: &str, name: &str) -> Option<
             now_us: START_US,
         };
         let task = TaskContext::from(&crate::semantics::session_state(&crate::Settings::default()));
-        let bound = bind(&decode(&request.plan, &task).unwrap(), &request, &store, &clock)?;
+        let bound = bind(&decode(&request.plan, &task).unwrap(), &request, &store, &clock, None)?;
         bound.apply(|node| {
             if node.name() == name {
                 found = Some(Arc::clone(node));
@@ -270,7 +270,7 @@ async fn partial_groups_that_do_not_fit_into_memory_go_out_early() {
     for memory_bytes in [20_000, 1 << 30] {
         let operator = on_first_node(&cluster, sql, "RunAggregateExec").await.unwrap();
         let task = TaskContext::from(&crate::semantics::session_state(&crate::Settings::default()));
-        let task = Arc::new(task.with_runtime(runtime(&EngineOptions { memory_bytes })));
+        let task = Arc::new(task.with_runtime(runtime(&EngineOptions { memory_bytes, spill: None })));
         let batches = collect(operator, task).await.unwrap();
         let counts = batches.iter().flat_map(|batch| batch.column(2).as_primitive::<Int64Type>().values().to_vec());
         let counts = counts.collect::<Vec<_>>();
