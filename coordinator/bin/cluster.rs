@@ -137,7 +137,7 @@ impl Cluster {
         // Only now the directory is ours alone.
         let spill = match options.spill_bytes_max {
             0 => None,
-            bytes_max => Some(Spill::open(&options.data_dir.join("spill"), bytes_max)?),
+            bytes_max => Some(Spill::open(&options.data_dir.join("coordinator").join("spill"), bytes_max)?),
         };
         let threads = std::thread::available_parallelism().map_or(QUERY_PARTITIONS, usize::from);
         let workers = Workers::new(threads, SPILL_READERS).context("cannot start query threads")?;

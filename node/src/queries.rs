@@ -7,12 +7,16 @@ use engine::plan::{Executor, Task, Turn, Turns, Workers};
 use futures::{StreamExt, stream};
 use proto::{Clock, Error, FragmentMessage, FragmentRequest, FragmentStream, Result};
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 /// Messages of one fragment that may wait for their receiver: one on its way, one behind it.
 const MESSAGES_AHEAD: usize = 2;
+/// Nobody takes the rows: whoever reads as fast as they come keeps its turn.
+const PARK_AFTER: Duration = Duration::from_millis(10);
 /// One that waits for the disk shall not keep everybody waiting.
 const SLOTS_MIN: usize = 2;
 
@@ -71,11 +75,19 @@ async fn run(
             Err(TrySendError::Closed(_)) => break,
             Err(TrySendError::Full(message)) => message,
         };
-        turn.park();
-        if messages.send(unsent).await.is_err() {
+        let mut sent = pin!(messages.send(unsent));
+        let taken = match tokio::time::timeout(PARK_AFTER, &mut sent).await {
+            Ok(taken) => taken,
+            Err(_) => {
+                turn.park();
+                let taken = sent.await;
+                turn.resume();
+                taken
+            }
+        };
+        if taken.is_err() {
             break;
         }
-        turn.resume();
     }
     Ok(())
 }
@@ -97,7 +109,7 @@ impl Answer {
             Some(message) => message,
             None => Err(self.cut_off().await),
         };
-        self.ended = matches!(message, Err(_) | Ok(FragmentMessage::Metrics(_)));
+        self.ended = matches!(message, Err(_) | Ok(FragmentMessage::Metrics(..)));
         Some(message)
     }
 

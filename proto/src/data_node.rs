@@ -129,8 +129,17 @@ pub struct FragmentRequest {
 #[derive(Debug, Clone)]
 pub enum FragmentMessage {
     Batch(RecordBatch),
-    /// Last message: the fragment's metrics, in the engine's encoding.
-    Metrics(Bytes),
+    /// Last message: the fragment's metrics, in the engine's encoding, and what came over the network for it; `None`
+    /// from a node in the same process.
+    Metrics(Bytes, Option<Traffic>),
+}
+
+/// Messages of one fragment as they were encoded, without what the connection adds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    pub request_bytes: u64,
+    pub messages: u64,
+    pub answer_bytes: u64,
 }
 
 /// Dropping it cancels the fragment.

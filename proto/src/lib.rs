@@ -22,12 +22,13 @@ pub mod ipc;
 pub mod peer;
 pub mod predicate;
 pub mod slots;
+pub mod tally;
 pub mod time;
 pub mod wire;
 
 pub use data_node::{
     ChunkLayout, ChunkStats, ChunkWrite, CommitMode, DataNode, FragmentMessage, FragmentRequest, FragmentStream,
-    NodeIdentity, NodeStatus, ScanChunks, TxnOutcome, UniqueKey, WriteKind,
+    NodeIdentity, NodeStatus, ScanChunks, Traffic, TxnOutcome, UniqueKey, WriteKind,
 };
 pub use env::{Clock, Rng, SystemClock, SystemRng};
 pub use error::{Error, Reaction, Result, SqlState};
@@ -35,6 +36,7 @@ pub use ids::{ChunkId, ClusterId, ColumnId, CommitSeq, NodeName, QueryId, SubTxn
 pub use peer::{Peer, PeerIdentity};
 pub use predicate::{ColumnPredicate, Latest, PredicateKind, Scalar};
 pub use slots::{SLOTS_COUNT, Slot, SlotSet};
+pub use tally::{ScanTally, ScanTotals};
 pub use time::{TimeRange, TimeSlicing};
 
 /// Version of the wire between coordinator and node. Both sides must be equal.

@@ -144,7 +144,16 @@ fn each(
 ) {
     let columns = ids.iter().map(|id| ScanColumn { id: *id, field: field(*id), missing: None }).collect();
     let (snapshot, batch_rows) = (CommitSeq(u64::MAX), 64 << 10);
-    let request = ScanRequest { chunk, snapshot, txn: None, columns, predicates, latest: None, batch_rows };
+    let request = ScanRequest {
+        chunk,
+        snapshot,
+        txn: None,
+        columns,
+        predicates,
+        latest: None,
+        batch_rows,
+        tally: Arc::default(),
+    };
     store.scan(request).unwrap().map(|batch| batch.unwrap()).for_each(visit);
 }
 

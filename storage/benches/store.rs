@@ -86,6 +86,7 @@ fn scan(store: &Store, columns: &[ColumnId]) -> usize {
         predicates: Vec::new(),
         latest: None,
         batch_rows: 8192,
+        tally: Default::default(),
     };
     store.scan(request).unwrap().map(|batch| black_box(batch.unwrap()).num_rows()).sum()
 }

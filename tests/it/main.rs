@@ -22,6 +22,7 @@ mod cluster;
 mod contract;
 mod copy;
 mod crash;
+mod explain;
 mod generated;
 mod group;
 mod history;

@@ -117,7 +117,7 @@ async fn a_nested_loop_join_larger_than_memory_fails_alone() {
 async fn a_start_removes_what_was_spilled_before_a_crash() {
     let mut cluster = Cluster::start(Shape::Embedded).await;
     let dir = cluster.data_dir(Member::Coordinator(0));
-    let places = ["spill", "dn1/spill", "dn2/spill"].map(|place| dir.join(place));
+    let places = ["coordinator/spill", "dn1/spill", "dn2/spill"].map(|place| dir.join(place));
     cluster.kill(Member::Coordinator(0));
     for place in &places {
         assert!(place.is_dir(), "{place:?}");

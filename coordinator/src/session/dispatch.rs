@@ -1,9 +1,10 @@
 //! A statement to whoever runs it.
 
+use super::explain::ExplainPlan;
 use super::parse::{Command, Parsed};
 use super::query::QueryPlan;
 use super::shape::Shape;
-use super::{Session, copy, define, query, savepoint, utility, write};
+use super::{Session, copy, define, explain, query, savepoint, utility, write};
 use crate::pg::backend::{Outcome, OutputColumn, Prepared};
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast::Statement;
@@ -17,6 +18,7 @@ pub(super) enum Plan {
     /// One that is shared, and the values of its parameters.
     Shared(Arc<Shape>, Arc<[ScalarValue]>),
     Write(Arc<write::WritePlan>),
+    Explain(Arc<ExplainPlan>),
     /// Nothing worth keeping.
     Utility,
 }
@@ -46,7 +48,6 @@ pub(super) fn leaves_failed_block(command: &Command) -> bool {
 
 pub(super) async fn prepare(session: &mut Session, parsed: &Parsed, declared: &[Option<PgType>]) -> Result<Typed> {
     let Command::Sql(statement) = &parsed.command else { return Ok(Typed::utility(None)) };
-    let one = |name: &str, ty: PgType| Some(vec![OutputColumn::computed(name, ty)]);
     if let Some(writing) = write::Write::of(statement)? {
         let plan = write::prepare(session, &writing, declared).await?;
         return Ok(Typed { params: plan.params(), columns: plan.columns(), plan: Plan::Write(Arc::new(plan)) });
@@ -56,7 +57,10 @@ pub(super) async fn prepare(session: &mut Session, parsed: &Parsed, declared: &[
             let plan = query::prepare(session, statement, declared).await?;
             Typed { params: plan.params(), columns: Some(plan.columns()), plan: Plan::Query(Arc::new(plan)) }
         }
-        Statement::Explain { .. } => Typed::utility(one("QUERY PLAN", PgType::Text)),
+        Statement::Explain { .. } => {
+            let plan = explain::prepare(session, statement, declared).await?;
+            Typed { params: plan.params(), columns: Some(plan.columns()), plan: Plan::Explain(Arc::new(plan)) }
+        }
         Statement::ShowVariable { variable } => Typed::utility(Some(utility::show_columns(variable))),
         Statement::Fetch { name, .. } => Typed::utility(session.cursors.columns(&super::parse::fold(name))),
         Statement::Execute { .. } => Typed::utility(utility::execute_columns(session, statement)),
@@ -77,6 +81,7 @@ pub(super) async fn execute(
             query::run(session, &shape.plan, values, prepared.columns.clone()).await
         }
         (Command::Sql(statement), Some(Plan::Write(plan))) => write::run(session, statement, plan, &params).await,
+        (Command::Sql(statement), Some(Plan::Explain(plan))) => explain::run(session, statement, plan, &params).await,
         (Command::Sql(statement), _) => execute_sql(session, statement).await,
         (Command::ServerUsage { grant, servers, grantees }, _) => {
             define::grant::server_usage(session, *grant, servers, grantees).await
@@ -116,7 +121,10 @@ async fn execute_sql(session: &mut Session, statement: &Statement) -> Result<Out
         Statement::Declare { stmts } => utility::declare(session, stmts).await,
         Statement::Fetch { name, direction, .. } => utility::fetch(session, name, direction).await,
         Statement::Close { cursor } => utility::close(session, cursor),
-        Statement::Explain { .. } => query::explain(session, statement).await,
+        Statement::Explain { .. } => {
+            let plan = explain::prepare(session, statement, &[]).await?;
+            explain::run(session, statement, &plan, &[]).await
+        }
         Statement::Copy { .. } => copy::run(session, statement).await,
         Statement::Call(_) => query::call(session, statement).await,
         Statement::Lock(_) => done("LOCK TABLE"),

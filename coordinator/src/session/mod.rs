@@ -2,7 +2,7 @@
 //!
 //! `front` lets clients in · `parse` text to statements · `variables` SET and SHOW · `block` the transaction block ·
 //! `savepoint` places to take it back to ·
-//! `dispatch` a statement to whoever runs it: `query` (SELECT, EXPLAIN), `write/` (INSERT, UPDATE, DELETE), `copy`,
+//! `dispatch` a statement to whoever runs it: `query` (SELECT), `explain`, `write/` (INSERT, UPDATE, DELETE), `copy`,
 //! `cursor`, `utility`, and the definitions in `define/` (tables, roles, databases, grants).
 //!
 //! It is not where SQL is understood (`engine`), rows are routed (`ingest`) or transactions decided (`txn`).
@@ -17,6 +17,7 @@ mod copy;
 mod cursor;
 mod define;
 mod dispatch;
+mod explain;
 mod front;
 mod gate;
 mod parse;

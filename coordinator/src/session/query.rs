@@ -1,4 +1,4 @@
-//! SELECT and EXPLAIN: catalog queries go to `pgcatalog`, all others to the engine.
+//! SELECT: catalog queries go to `pgcatalog`, all others to the engine.
 
 use super::Session;
 use super::parse::{Command, Parsed, parse};
@@ -15,12 +15,13 @@ use datafusion::sql::sqlparser::ast::{
     Expr, LimitClause, Statement, Value as Literal, visit_expressions, visit_relations,
 };
 use engine::PgType;
-use engine::plan::{Nodes, Prepared, QueryContext};
+use engine::plan::{ExplainOptions, Explained, Nodes, PlanNode, Prepared, QueryContext, Title};
 use futures::StreamExt;
 use proto::{DataNode, Error, NodeName, Result, SqlState};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 #[expect(clippy::large_enum_variant, reason = "kept behind one Arc")]
 pub(super) enum QueryPlan {
@@ -344,91 +345,48 @@ pub(super) async fn call(session: &mut Session, statement: &Statement) -> Result
     Ok(Outcome::Done { tag: "CALL".to_owned() })
 }
 
-#[derive(Default)]
-struct ExplainOptions {
-    analyze: bool,
-    verbose: bool,
-    no_costs: bool,
-}
-
+/// The plan of a query; with `analyze`, after running it.
+///
 /// # Errors
-/// `0A000` for anything but a query, and for formats other than text.
-pub(super) async fn explain(session: &mut Session, statement: &Statement) -> Result<Outcome> {
-    let Statement::Explain { analyze, verbose, statement, format, options, .. } = statement else {
-        return Err(Error::internal("not an EXPLAIN"));
-    };
-    if format.is_some() {
-        return Err(Error::unsupported("EXPLAIN in another format than text"));
-    }
-    let mut wanted = ExplainOptions { analyze: *analyze, verbose: *verbose, no_costs: false };
-    for option in options.iter().flatten() {
-        let value = option.arg.as_ref().map_or("on".to_owned(), |arg| arg.to_string().to_lowercase());
-        let on = matches!(value.as_str(), "on" | "true" | "1");
-        match option.name.value.to_lowercase().as_str() {
-            "analyze" => wanted.analyze = on,
-            "verbose" => wanted.verbose = on,
-            "costs" => wanted.no_costs = !on,
-            "format" if value.trim_matches('\'') != "text" => {
-                return Err(Error::unsupported("EXPLAIN in another format than text"));
-            }
-            "format" | "buffers" | "timing" | "summary" | "settings" | "wal" => {}
-            other => {
-                let message = format!("unrecognized EXPLAIN option \"{other}\"");
-                return Err(Error::new(SqlState::SYNTAX_ERROR, message));
-            }
-        }
-    }
-    let lines = match super::write::explain(session, statement, wanted.analyze, wanted.verbose).await? {
-        Some(lines) => lines,
-        None if matches!(**statement, Statement::Query(_)) => {
-            let plan = prepare(session, statement, &[]).await?;
-            plan_lines(session, &plan, &Own::default(), wanted.analyze, wanted.verbose).await?
-        }
-        None => return Err(Error::unsupported("EXPLAIN of a statement that is not a query")),
-    };
-    let lines = lines.into_iter().map(|line| if wanted.no_costs { without_costs(&line) } else { line });
-    text_rows("QUERY PLAN", lines.collect(), "EXPLAIN")
-}
-
-/// The plan of a query without parameters.
-pub(super) async fn plan_lines(
+/// As [`run`].
+pub(super) async fn explained(
     session: &mut Session,
     plan: &QueryPlan,
+    params: &[ScalarValue],
     own: &Own,
-    analyze: bool,
-    verbose: bool,
-) -> Result<Vec<String>> {
-    let QueryPlan::Engine { prepared, .. } = plan else {
-        return Ok(vec!["Catalog Scan  (cost=0.00..1.00 rows=1 width=8)".to_owned()]);
-    };
-    let catalog = session.catalog().await;
-    let (context, _) = context(session, &catalog, own).await?;
-    session.front.engine.explain(prepared, &[], &context, analyze, verbose).await
-}
-
-/// Cuts `  (cost=…)` out of a line.
-fn without_costs(line: &str) -> String {
-    let Some(start) = line.find("  (cost=") else { return line.to_owned() };
-    let end = line[start..].find(')').map_or(line.len(), |end| start + end + 1);
-    format!("{}{}", &line[..start], &line[end..])
+    options: &ExplainOptions,
+) -> Result<Explained> {
+    if let QueryPlan::Engine { prepared, .. } = plan {
+        let catalog = session.catalog().await;
+        let (context, _) = context(session, &catalog, own).await?;
+        return session.front.engine.explain(prepared, params, &context, options).await;
+    }
+    let mut explained =
+        Explained { root: PlanNode::new(Title::new("Catalog Scan")), planning: Duration::ZERO, execution: None };
+    if options.analyze {
+        let started = session.front.clock.elapsed();
+        let (_, mut stream) = rows_with(session, plan, params, own).await?;
+        let mut rows_count = 0;
+        while let Some(batch) = stream.next().await {
+            rows_count += batch?.num_rows() as u64;
+        }
+        let took = session.front.clock.elapsed().saturating_sub(started);
+        explained.root.ran(rows_count, options.timing.then_some(took));
+        explained.execution = Some(took);
+    }
+    Ok(explained)
 }
 
 /// One text column.
 pub(super) fn text_rows(name: &str, values: Vec<String>, tag: &'static str) -> Result<Outcome> {
-    let schema = Schema::new(vec![PgType::Text.field(name, true)]);
-    let array: ArrayRef = Arc::new(StringArray::from(values));
-    let batch = RecordBatch::try_new(Arc::new(schema), vec![array]).map_err(|e| Error::internal(e.to_string()))?;
-    let columns = vec![OutputColumn::computed(name, PgType::Text)].into();
-    Ok(Outcome::Rows { columns, stream: futures::stream::iter([Ok(batch)]).boxed(), tag: Tag::Bare(tag.into()) })
+    rows_of_type(name, PgType::Text, values, tag)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::without_costs;
-
-    #[test]
-    fn costs_are_cut_out_and_the_rest_of_the_line_stays() {
-        assert_eq!(without_costs("Sort  (cost=0.00..1.10 rows=3 width=8) (actual rows=3)"), "Sort (actual rows=3)");
-        assert_eq!(without_costs("  Data node: dn1"), "  Data node: dn1");
-    }
+/// One column of a type that is kept as text.
+pub(super) fn rows_of_type(name: &str, ty: PgType, values: Vec<String>, tag: &'static str) -> Result<Outcome> {
+    let schema = Schema::new(vec![ty.field(name, true)]);
+    let array: ArrayRef = Arc::new(StringArray::from(values));
+    let batch = RecordBatch::try_new(Arc::new(schema), vec![array]).map_err(|e| Error::internal(e.to_string()))?;
+    let columns = vec![OutputColumn::computed(name, ty)].into();
+    Ok(Outcome::Rows { columns, stream: futures::stream::iter([Ok(batch)]).boxed(), tag: Tag::Bare(tag.into()) })
 }

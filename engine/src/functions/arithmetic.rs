@@ -105,7 +105,21 @@ fn float(call: &Call, kernel: Kernel, verdict: fn(f64, f64, f64) -> Result<(), E
             verdict(left.value(row), right.value(row), value).map_err(raise)?;
         }
     }
-    Ok(result)
+    Ok(unsigned(&result))
+}
+
+/// NaNs without their sign, by which Arrow would put some of them below all numbers.
+fn unsigned(floats: &ArrayRef) -> ArrayRef {
+    match floats.data_type() {
+        DataType::Float32 => {
+            let floats = floats.as_primitive::<Float32Type>();
+            Arc::new(floats.unary::<_, Float32Type>(|v| if v.is_nan() { f32::NAN } else { v }))
+        }
+        _ => {
+            let floats = floats.as_primitive::<Float64Type>();
+            Arc::new(floats.unary::<_, Float64Type>(|v| if v.is_nan() { f64::NAN } else { v }))
+        }
+    }
 }
 
 pub fn float_out_of_range(what: &str) -> Error {

@@ -12,6 +12,7 @@ pub mod date_arithmetic;
 mod date_makers;
 mod date_parts;
 mod exact_avg;
+mod extremes;
 pub mod gapfill;
 mod histogram;
 mod intervals;

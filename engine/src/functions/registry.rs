@@ -2,8 +2,8 @@
 //! PostgreSQL has not, and some that show its insides.
 
 use super::{
-    arithmetic, avg, bookend, cast, clock, date_arithmetic, date_makers, date_parts, gapfill, histogram, math,
-    narrowed, numeric_digits, ordered_set, overlaps, regexp, series, spread, substring, sum, text, time_bucket,
+    arithmetic, avg, bookend, cast, clock, date_arithmetic, date_makers, date_parts, extremes, gapfill, histogram,
+    math, narrowed, numeric_digits, ordered_set, overlaps, regexp, series, spread, substring, sum, text, time_bucket,
     to_char, typed_text, undefined,
 };
 use datafusion::execution::SessionStateDefaults;
@@ -37,7 +37,7 @@ const SCALARS: &[&str] = &[
 #[rustfmt::skip]
 const AGGREGATES: &[&str] = &[
     "array_agg", "bit_and", "bit_or", "bit_xor", "bool_and", "bool_or", "corr", "count", "covar_pop", "covar_samp",
-    "first_value", "grouping", "last_value", "max", "min", "nth_value", "percentile_cont", "regr_avgx", "regr_avgy",
+    "first_value", "grouping", "last_value", "nth_value", "percentile_cont", "regr_avgx", "regr_avgy",
     "regr_count", "regr_intercept", "regr_r2", "regr_slope", "regr_sxx", "regr_sxy", "regr_syy", "string_agg",
 ];
 
@@ -89,6 +89,7 @@ impl Registry {
         let ours = [
             avg::functions(),
             bookend::functions(),
+            extremes::functions(),
             histogram::functions(),
             ordered_set::functions(),
             spread::functions(),

@@ -17,7 +17,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::execution_plan::ReplaceChildrenOptions;
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, Time};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream,
@@ -25,7 +25,8 @@ use datafusion::physical_plan::{
 use futures::stream;
 use parking_lot::Mutex;
 use proto::{
-    ChunkId, Clock, ColumnId, ColumnPredicate, CommitSeq, Error, FragmentRequest, Latest, ScanChunks, SqlState, TxnId,
+    ChunkId, Clock, ColumnId, ColumnPredicate, CommitSeq, Error, FragmentRequest, Latest, ScanChunks, ScanTally,
+    ScanTotals, SqlState, TxnId,
 };
 use std::collections::VecDeque;
 use std::fmt;
@@ -61,6 +62,7 @@ pub(super) fn bind(
             return Err(hide(Error::new(SqlState::PROTOCOL_VIOLATION, message)));
         };
         let mut bound = BoundScan::new(scan, chunks, request, Arc::clone(store), Arc::clone(clock))?;
+        bound.tally.chunks_wanted.add(chunks.chunks.len());
         bound.windows = scan.leading.as_ref().and_then(|leading| bound.windows(leading, chunks)).map(Arc::new);
         bound.turn = turn.cloned();
         Ok(Some(Arc::new(bound) as Arc<dyn ExecutionPlan>))
@@ -130,6 +132,7 @@ pub(super) struct BoundScan {
     /// Nobody above leaves rows out: those that are read count.
     counts: bool,
     queue: Arc<ChunkQueue>,
+    tally: Arc<ScanTally>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -161,6 +164,7 @@ impl BoundScan {
             windows: None,
             counts: true,
             queue: Arc::new(ChunkQueue::new(chunks.chunks.iter().copied(), scan.partitions())),
+            tally: Arc::default(),
             properties: Arc::new(scan_properties(scan.schema(), scan.partitions())),
             metrics: ExecutionPlanMetricsSet::new(),
         })
@@ -203,11 +207,17 @@ impl BoundScan {
             latest: self.latest.clone(),
             windows: self.windows.clone(),
             queue: Arc::clone(&self.queue),
+            tally: Arc::clone(&self.tally),
             turn: self.turn.clone(),
             properties: Arc::clone(&self.properties),
             metrics: ExecutionPlanMetricsSet::new(),
             ..*self
         }
+    }
+
+    /// What reading took so far.
+    pub(super) fn totals(&self) -> ScanTotals {
+        self.tally.totals()
     }
 
     fn time_at(&self) -> Option<usize> {
@@ -265,6 +275,7 @@ impl ExecutionPlan for BoundScan {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let rows = BaselineMetrics::new(&self.metrics, partition);
         let cursor = Cursor {
             store: Arc::clone(&self.store),
             queue: Arc::clone(&self.queue),
@@ -277,6 +288,7 @@ impl ExecutionPlan for BoundScan {
                 predicates: self.predicates.clone(),
                 latest: self.latest.clone(),
                 batch_rows: context.session_config().batch_size(),
+                tally: Arc::clone(&self.tally),
             },
             schema: self.schema(),
             window: None,
@@ -286,10 +298,11 @@ impl ExecutionPlan for BoundScan {
             ended: false,
             slow: self.columns.iter().any(|column| ADDRESSES.contains(&column.id)),
             clock: Arc::clone(&self.clock),
+            turn: self.turn.clone(),
             windows: self.windows.clone(),
             predicates: self.predicates.clone(),
+            busy: rows.elapsed_compute().clone(),
         };
-        let rows = BaselineMetrics::new(&self.metrics, partition);
         let turn = self.turn.clone();
         let lead = self.windows.as_ref().filter(|_| partition == 0).map(|windows| Lead(Arc::clone(windows)));
         let counted = self.windows.clone().filter(|_| self.counts && partition == 0).zip(self.time_at());
@@ -368,9 +381,12 @@ struct Cursor {
     /// The last visit took long: the next goes to a thread that may wait, ahead of the consumer.
     slow: bool,
     clock: Arc<dyn Clock>,
+    turn: Option<Arc<Turn>>,
     windows: Option<Arc<Windows>>,
     /// The statement's; a window adds its own.
     predicates: Vec<ColumnPredicate>,
+    /// Time of its visits.
+    busy: Time,
 }
 
 impl Cursor {
@@ -419,7 +435,12 @@ fn visit(mut cursor: Box<Cursor>) -> Result<Visited> {
         took = cursor.clock.elapsed().saturating_sub(started);
     }
     cursor.cells = VISIT_CELLS;
-    cursor.slow = cursor.clock.elapsed().saturating_sub(started) > VISIT_TIME_SLOW;
+    let took = cursor.clock.elapsed().saturating_sub(started);
+    cursor.busy.add_duration(took);
+    cursor.slow = took > VISIT_TIME_SLOW;
+    if let Some(turn) = &cursor.turn {
+        turn.ran(took);
+    }
     Ok((batches, cursor))
 }
 

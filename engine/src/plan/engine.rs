@@ -4,12 +4,12 @@ use super::attempt::{self, Rows};
 use super::context::{QueryContext, Relation, RelationName, Scope};
 use super::error::reveal;
 use super::execute::{EngineOptions, PARTITIONS_MAX, runtime, task};
-use super::explain::{self, Analyzed};
+use super::explain::{self, Analyzed, ExplainOptions, Explained};
 use super::fragment::fragment;
 use super::latest;
 use super::leading;
 use super::marks::{self, Marks};
-use super::pace::paced;
+use super::pace::{Pace, paced};
 use super::prepare::Planner;
 use super::provider::HypertableProvider;
 use super::stack::{roomy, roomy_future};
@@ -173,26 +173,34 @@ impl Engine {
             None => roomy_future(self.plan(prepared, params, context, Joins::Hashed)).await?,
         };
         let hashes = attempt::hashes(&planned.plan);
-        let mut stream = self.rows(planned)?;
+        let mut rows = planned.paced()?.rows();
         if hashes {
             let (engine, prepared, context) = (self.clone(), prepared.clone(), context.clone());
             let params = params.to_vec();
-            stream = attempt::or_else(stream, move || async move {
-                engine.rows(roomy_future(engine.plan(&prepared, &params, &context, Joins::Merged)).await?)
+            rows = attempt::or_else(rows, move || async move {
+                let planned = roomy_future(engine.plan(&prepared, &params, &context, Joins::Merged)).await?;
+                match attempt::merges(&planned.plan).map_err(reveal)? {
+                    true => Ok(planned.paced()?.rows()),
+                    false => Err(Error::unsupported("a merge join by these keys")),
+                }
             });
         }
-        Ok(QueryResult { columns: prepared.columns.clone(), stream })
+        Ok(QueryResult { columns: prepared.columns.clone(), stream: self.carried(rows) })
     }
 
-    fn rows(&self, planned: Planned) -> Result<Rows> {
-        let plan = paced(planned.plan).map_err(reveal)?;
+    /// The rows as they are computed on the workers, from now on.
+    fn carried(&self, rows: Rows) -> Rows {
         match &self.workers {
-            Some(workers) => Ok(workers.rows(plan, planned.task)),
-            None => Ok(execute_stream(plan, planned.task).map_err(reveal)?.map_err(reveal).boxed()),
+            Some(workers) => workers.carry(rows),
+            None => rows,
         }
     }
 
-    /// The lines of `EXPLAIN`; with `analyze`, after running it.
+    fn pace(&self) -> Pace {
+        Pace { clock: Arc::clone(&self.clock), turn: None }
+    }
+
+    /// What `EXPLAIN` shows; with `analyze`, after running it.
     ///
     /// # Errors
     /// As [`Engine::run`]; with `analyze` also the errors of execution.
@@ -201,24 +209,24 @@ impl Engine {
         prepared: &Prepared,
         params: &[ScalarValue],
         context: &QueryContext,
-        analyze: bool,
-        verbose: bool,
-    ) -> Result<Vec<String>> {
+        options: &ExplainOptions,
+    ) -> Result<Explained> {
         let started = self.clock.elapsed();
         let planned = roomy_future(self.plan(prepared, params, context, Joins::Hashed)).await?;
-        let plan = paced(planned.plan).map_err(reveal)?;
+        let planned = planned.paced()?;
+        let plan = Arc::clone(&planned.plan);
         let planning = self.clock.elapsed() - started;
         let mut analyzed = None;
-        if analyze {
+        if options.analyze {
             let started = self.clock.elapsed();
-            let mut stream = self.rows(Planned { plan: Arc::clone(&plan), task: planned.task })?;
+            let mut stream = self.carried(planned.rows());
             let mut rows = 0;
             while let Some(batch) = stream.next().await {
                 rows += batch?.num_rows();
             }
-            analyzed = Some(Analyzed { rows, planning, execution: self.clock.elapsed() - started });
+            analyzed = Some(Analyzed { rows, execution: self.clock.elapsed() - started });
         }
-        Ok(explain::lines(plan.as_ref(), analyzed.as_ref(), verbose))
+        Ok(explain::explained(plan.as_ref(), planning, analyzed.as_ref(), options))
     }
 
     /// The plan of a former run with this run's constants, if there is one that fits.
@@ -239,7 +247,7 @@ impl Engine {
         }
         let config = configured(config(&context.settings), &scope);
         let plan = template.instance(&values, &scope, config.options()).map_err(reveal)?;
-        Ok(plan.map(|plan| Planned { plan, task: task(config, &self.runtime, &self.clock) }))
+        Ok(plan.map(|plan| Planned { plan, task: task(config, &self.runtime, self.pace()) }))
     }
 
     async fn plan(
@@ -281,7 +289,7 @@ impl Engine {
         };
         let push_down = context.settings.push_down;
         let plan = if push_down { latest::mark(plan).and_then(leading::mark).map_err(reveal)? } else { plan };
-        let task = task(state.config().clone(), &self.runtime, &self.clock);
+        let task = task(state.config().clone(), &self.runtime, self.pace());
         if let Some(marks) = marks
             && let Some(template) = Template::new(Arc::clone(&plan), marks, &context.settings)
         {
@@ -315,6 +323,18 @@ enum Joins {
 struct Planned {
     plan: Arc<dyn ExecutionPlan>,
     task: Arc<TaskContext>,
+}
+
+impl Planned {
+    fn paced(self) -> Result<Planned> {
+        Ok(Planned { plan: paced(self.plan).map_err(reveal)?, ..self })
+    }
+
+    /// Begins when the first is asked for, on the runtime of whoever asks.
+    fn rows(self) -> Rows {
+        let begun = async move { Ok(execute_stream(self.plan, self.task).map_err(reveal)?.map_err(reveal)) };
+        futures::stream::once(begun).try_flatten().boxed()
+    }
 }
 
 /// DataFusion under the statement's settings. What the cut relies on is set here, whatever `semantics` chose.

@@ -7,8 +7,7 @@
 use super::context::Scope;
 use super::error::hide;
 use super::late::{KeyFilter, Late, Outcome, Settled, settle};
-use super::metrics::FragmentMetrics;
-use super::pace::paced;
+use super::metrics::{Answer, FragmentMetrics};
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
@@ -17,7 +16,7 @@ use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::execution_plan::ReplaceChildrenOptions;
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, Time};
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, EmptyRecordBatchStream, ExecutionPlan, Partitioning,
@@ -59,7 +58,7 @@ pub(super) struct NodePart {
 pub(super) struct RemoteExec {
     pub fragment: Arc<Fragment>,
     /// What each node reported at its end.
-    answers: Arc<Mutex<Vec<Option<FragmentMetrics>>>>,
+    answers: Arc<Mutex<Vec<Option<Answer>>>>,
     settling: Arc<Settling>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
@@ -125,8 +124,8 @@ impl RemoteExec {
         RemoteExec { fragment: Arc::new(fragment), answers, settling: Arc::default(), properties, metrics }
     }
 
-    /// The metrics of one node's run, once it has ended.
-    pub fn answer(&self, part: usize) -> Option<FragmentMetrics> {
+    /// How one node answered, once its answer is complete.
+    pub fn answer(&self, part: usize) -> Option<Answer> {
         self.answers.lock()[part].clone()
     }
 }
@@ -217,6 +216,7 @@ impl ExecutionPlan for RemoteExec {
         let settle = (!self.fragment.late.is_empty()).then(|| self.settle(&context));
         let (fragment, schema, answers) = (self.fragment.clone(), self.schema(), Arc::clone(&self.answers));
         let rows = BaselineMetrics::new(&self.metrics, partition);
+        let waited = Time::new();
 
         // The request leaves at once, not when the first batch is asked for: all nodes work at the same time.
         let mut stream = RecordBatchReceiverStream::builder(self.schema(), BATCHES_AHEAD);
@@ -233,7 +233,7 @@ impl ExecutionPlan for RemoteExec {
                 Some(Settled::Sent { bytes, parts, .. }) => (bytes, parts),
                 Some(Settled::Instead { .. }) if partition > 0 => return Ok(()),
                 Some(Settled::Instead { plan, .. }) => {
-                    let mut instead = execute_stream(paced(Arc::clone(plan))?, context)?;
+                    let mut instead = execute_stream(Arc::clone(plan), context)?;
                     while let Some(batch) = instead.try_next().await? {
                         rows.record_output(batch.num_rows());
                         if batches.send(Ok(batch)).await.is_err() {
@@ -245,9 +245,9 @@ impl ExecutionPlan for RemoteExec {
             };
             let request = request(bytes.clone(), fragment.values.clone(), parts[partition].scans.clone(), &scope);
             let node = scope.context.nodes.node(name).map_err(failed)?;
-            let mut messages = node.execute(request).await.map_err(failed)?;
+            let mut messages = timed(&waited, node.execute(request)).await.map_err(failed)?;
             let mut complete = false;
-            while let Some(message) = messages.next().await {
+            while let Some(message) = timed(&waited, messages.next()).await {
                 match message.map_err(failed)? {
                     FragmentMessage::Batch(batch) => {
                         let batch = conformed(batch, &schema).map_err(failed)?;
@@ -256,10 +256,11 @@ impl ExecutionPlan for RemoteExec {
                             return Ok(());
                         }
                     }
-                    FragmentMessage::Metrics(bytes) => {
+                    FragmentMessage::Metrics(bytes, traffic) => {
                         complete = true;
-                        answers.lock()[partition] =
-                            FragmentMetrics::decode(&bytes).map(|answer| answer.of_plan(&fragment.plan));
+                        let waited_us = waited.value() as u64 / 1_000;
+                        let metrics = FragmentMetrics::decode(&bytes).map(|metrics| metrics.of_plan(&fragment.plan));
+                        answers.lock()[partition] = metrics.map(|metrics| Answer { metrics, waited_us, traffic });
                     }
                 }
             }
@@ -268,6 +269,12 @@ impl ExecutionPlan for RemoteExec {
         });
         Ok(stream.build())
     }
+}
+
+/// Adds the time until `wanted` is there.
+async fn timed<T>(waited: &Time, wanted: impl Future<Output = T>) -> T {
+    let _waiting = waited.timer();
+    wanted.await
 }
 
 fn cut_short() -> Error {

@@ -107,7 +107,11 @@ impl Executor {
     /// As `start`.
     pub fn start_in(&self, request: &FragmentRequest, turn: Option<&Arc<Turn>>) -> proto::Result<FragmentStream> {
         let started = self.clock.elapsed();
-        let context = task(config(&settings_of(request)), &self.runtime, &self.clock);
+        let context = task(
+            config(&settings_of(request)),
+            &self.runtime,
+            Pace { clock: Arc::clone(&self.clock), turn: turn.cloned() },
+        );
         let plan = self.decoded(request)?;
         let plan = bind(&plan, request, &self.store, &self.clock, turn).map_err(reveal)?;
         let plan = paced(plan).map_err(reveal)?;
@@ -121,7 +125,7 @@ impl Executor {
         let clock = Arc::clone(&self.clock);
         let metrics = stream::once(async move {
             let elapsed_us = (clock.elapsed() - started).as_micros() as u64;
-            Ok(FragmentMessage::Metrics(FragmentMetrics::of(plan.as_ref(), elapsed_us).encode()))
+            Ok(FragmentMessage::Metrics(FragmentMetrics::of(plan.as_ref(), elapsed_us).encode(), None))
         });
         Ok(batches.chain(metrics).boxed())
     }
@@ -157,8 +161,8 @@ fn settings_of(request: &FragmentRequest) -> Settings {
 }
 
 /// What operators ask for while they run. Finished plans hold their functions: none is looked up by its name any more.
-pub(super) fn task(mut config: SessionConfig, runtime: &Arc<RuntimeEnv>, clock: &Arc<dyn Clock>) -> Arc<TaskContext> {
-    config.set_extension(Arc::new(Pace(Arc::clone(clock))));
+pub(super) fn task(mut config: SessionConfig, runtime: &Arc<RuntimeEnv>, pace: Pace) -> Arc<TaskContext> {
+    config.set_extension(Arc::new(pace));
     if let MemoryLimit::Finite(bytes) = runtime.memory_pool.memory_limit() {
         config.options_mut().execution.sort_spill_reservation_bytes = (bytes / MERGE_PART).min(MERGE_BYTES_MAX);
     }

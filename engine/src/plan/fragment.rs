@@ -8,6 +8,7 @@
 
 use super::check::scans_declare_no_hash;
 use super::codec;
+use super::error::reveal;
 use super::exchange::{Fragment, NodePart, RemoteExec};
 use super::join::Join;
 use super::late::{KeyFilter, Late};
@@ -24,7 +25,6 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::sanity_checker::SanityCheckPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
-use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
@@ -43,19 +43,21 @@ type Plan = Arc<dyn ExecutionPlan>;
 /// # Errors
 /// When not even the scans can be sent, or DataFusion refuses the cut plan.
 pub(super) fn fragment(plan: Plan, push_down: bool, options: &ConfigOptions) -> Result<Plan> {
-    if push_down {
-        // A plan that cannot be encoded in part is run with bare scans; both ways give the same rows.
-        match cut(plan.clone(), true, options) {
-            Ok(cut) => return Ok(cut),
-            Err(error) => tracing::debug!(%error, "push-down given up"),
-        }
+    if !push_down {
+        return cut(plan, Some("enable_partitionwise_aggregate is off".to_owned()), options);
     }
-    cut(plan, false, options)
+    // A plan that cannot be encoded in part is run with bare scans; both ways give the same rows.
+    cut(plan.clone(), None, options).or_else(|error| {
+        tracing::debug!(%error, "push-down given up");
+        let error = reveal(error).message;
+        cut(plan, Some(format!("part of the plan cannot be sent ({error})")), options)
+    })
 }
 
-fn cut(plan: Plan, push_down: bool, options: &ConfigOptions) -> Result<Plan> {
-    let mut cutter = Cutter::new(push_down, options.execution.target_partitions);
-    let plan = match whole(&plan).filter(|_| push_down) {
+/// `bare`: why nodes are to return bare rows.
+fn cut(plan: Plan, bare: Option<String>, options: &ConfigOptions) -> Result<Plan> {
+    let mut cutter = Cutter::new(bare, options.execution.target_partitions);
+    let plan = match whole(&plan).filter(|_| cutter.bare.is_none()) {
         Some(shards) => cutter.gather(plan, &shards, false, "")?,
         // Had the statement asked for an order, the plan would end in a merge.
         None => cutter.placed(plan)?,
@@ -69,7 +71,7 @@ fn cut(plan: Plan, push_down: bool, options: &ConfigOptions) -> Result<Plan> {
 /// # Errors
 /// As of cutting.
 pub(super) fn recut(plan: Plan, partitions: usize) -> Result<Plan> {
-    let plan = Cutter::new(true, partitions).placed(plan)?;
+    let plan = Cutter::new(None, partitions).placed(plan)?;
     scans_declare_no_hash(plan.as_ref())?;
     Ok(one_stream(plan, true))
 }
@@ -133,7 +135,8 @@ pub(super) fn can_travel(name: &str) -> bool {
 }
 
 pub(super) struct Cutter {
-    pub push_down: bool,
+    /// Why nodes are to return bare rows; `None`: they do all they can.
+    pub bare: Option<String>,
     partitions: usize,
     fragments: u32,
     /// Sides of joins that fragments take along.
@@ -143,8 +146,8 @@ pub(super) struct Cutter {
 }
 
 impl Cutter {
-    fn new(push_down: bool, partitions: usize) -> Cutter {
-        Cutter { push_down, partitions, fragments: 0, sides: Vec::new(), filters: Vec::new() }
+    fn new(bare: Option<String>, partitions: usize) -> Cutter {
+        Cutter { bare, partitions, fragments: 0, sides: Vec::new(), filters: Vec::new() }
     }
 
     /// The whole of `plan` as the coordinator runs it.
@@ -190,13 +193,13 @@ impl Cutter {
     fn place_scan(&mut self, plan: &Plan, scan: &ChunkScan) -> Result<Piece> {
         let source = scan.source.as_ref().expect("the coordinator's scans know their chunks");
         let Some(shards) = Shards::of(scan, source) else {
-            let empty = EmptyExec::new(scan.schema()).with_partitions(scan.partitions());
-            return Ok(Piece::local(Arc::new(empty)));
+            // No chunks are left: it has no rows, wherever it is.
+            return Ok(Piece::local(plan.clone()));
         };
-        if self.push_down {
-            return Ok(Piece { plan: plan.clone(), shards: Some(shards) });
+        match self.bare.clone() {
+            None => Ok(Piece { plan: plan.clone(), shards: Some(shards) }),
+            Some(why) => Ok(Piece::local(self.gather(plan.clone(), &shards, false, &why)?)),
         }
-        Ok(Piece::local(self.gather(plan.clone(), &shards, false, "enable_partitionwise_aggregate is off")?))
     }
 
     /// `plan` runs on the coordinator; what can be done of it on the nodes is left there.

@@ -138,7 +138,7 @@ impl Cutter {
         let [left, right] = &inputs;
         let single = left.exchange.is_some() || gathered[0].output_partitioning().partition_count() == 1;
         // It is read to its end before the first row of the other side is asked for.
-        if self.push_down && single && cannot_travel(plan).is_none() && !too_many(&gathered[0]) {
+        if self.bare.is_none() && single && cannot_travel(plan).is_none() && !too_many(&gathered[0]) {
             let collected: Plan = Arc::new(CollectedExec::new(gathered[0].clone(), join.rows_max()));
             if self.learn(join, Side::Left, &collected, &gathered[1]) {
                 gathered[0] = collected;

@@ -5,6 +5,7 @@ use super::bounds;
 use super::codec;
 use super::collected::{Collected, CollectedExec, Seen, Work};
 use super::exchange::{Fragment, NodePart};
+use super::pace::paced;
 use super::scan::ChunkScan;
 use super::sent::SentRows;
 use super::subquery;
@@ -115,7 +116,7 @@ pub(super) async fn settle(fragment: &Fragment, context: &Arc<TaskContext>) -> R
             Ok(Arc::clone(&side.expect("a fragment has all the sides its plan names").1))
         };
         let plan = SentRows::replaced(Arc::clone(&fragment.plan), collected)?;
-        let plan = super::fragment::recut(plan, late.partitions)?;
+        let plan = paced(super::fragment::recut(plan, late.partitions)?)?;
         return Ok(Settled::Instead { plan, _in_hand: in_hand });
     }
     let plan = SentRows::replaced(Arc::clone(&fragment.plan), |sent| match &heads[&sent.side].seen {

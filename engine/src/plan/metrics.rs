@@ -1,10 +1,29 @@
 //! What a fragment's run cost on its node, for EXPLAIN ANALYZE. Travels as JSON in the stream's last message.
 
+use super::bind::BoundScan;
 use super::pace;
 use bytes::Bytes;
 use datafusion::physical_plan::ExecutionPlan;
+use proto::{ScanTotals, Traffic};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+
+/// How a node answered, as the coordinator saw it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Answer {
+    pub metrics: FragmentMetrics,
+    /// The coordinator had nothing to do with this answer but to wait for more of it.
+    pub waited_us: u64,
+    /// `None` from a node in the same process.
+    pub traffic: Option<Traffic>,
+}
+
+impl Answer {
+    /// What of the waiting the node's own work does not explain.
+    pub fn network_us(&self) -> u64 {
+        self.waited_us.saturating_sub(self.metrics.elapsed_us)
+    }
+}
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct FragmentMetrics {
@@ -20,6 +39,12 @@ pub(super) struct OperatorMetrics {
     pub rows: Option<u64>,
     /// Summed over partitions.
     pub busy_us: Option<u64>,
+    /// What did not fit into memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spilled_bytes: Option<u64>,
+    /// Of a scan, what it read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scan: Option<ScanTotals>,
 }
 
 impl FragmentMetrics {
@@ -54,6 +79,8 @@ pub(super) fn operator_metrics(plan: &dyn ExecutionPlan) -> OperatorMetrics {
         name: plan.name().to_owned(),
         rows: metrics.as_ref().and_then(|m| m.output_rows()).map(|rows| rows as u64),
         busy_us: metrics.as_ref().and_then(|m| m.elapsed_compute()).map(|ns| ns as u64 / 1_000),
+        spilled_bytes: metrics.as_ref().and_then(|m| m.spilled_bytes()).map(|bytes| bytes as u64).filter(|b| *b > 0),
+        scan: plan.downcast_ref::<BoundScan>().map(BoundScan::totals),
     }
 }
 

@@ -70,6 +70,7 @@ mod tests;
 pub use context::{Nodes, QueryContext, Relation, Relations};
 pub use engine::{Engine, Memory, OutputColumn, Prepared, QueryResult};
 pub use execute::{EngineOptions, Executor};
+pub use explain::{ExplainOptions, Explained, PlanNode, Title, Value};
 pub use spill::Spill;
 pub use store::{ChunkRequest, ChunkRows, ChunkStore, ScanColumn};
 pub use turn::{Turn, Turns};

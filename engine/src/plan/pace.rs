@@ -3,14 +3,17 @@
 //!
 //! A task of the runtime ends, and gives way to others, where it waits. Scans see to that by themselves, but a join makes
 //! millions of rows of one batch it has read:
-//! - above every join, its batches count as steps after which the runtime may turn to another task;
-//! - a nested-loop join holds each batch of its one side against all rows of the other before it looks up. That side is
-//!   given to it in slices so small that one takes milliseconds.
+//! - above every join, its batches count as steps after which the runtime may turn to another task, and before which it
+//!   must be the fragment's turn;
+//! - a nested-loop join, and a hash join with a condition that leaves few pairs, holds each batch of its one side against
+//!   all rows of the other before it looks up. That side is given to it in slices so small that one takes milliseconds.
 //!
 //! When the other side does not fit into memory, DataFusion's nested-loop join would read that side again. Here most
 //! inputs can be read once only (a scan's partitions share a queue, an exchange its channels), and its outer joins would
 //! count rows twice: such a join fails with `OUT_OF_MEMORY` instead.
 
+use super::error::hide;
+use super::turn::Turn;
 use arrow::array::RecordBatch;
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -52,20 +55,30 @@ pub(super) fn paced(plan: Plan) -> Result<Plan> {
             let children = vec![pace(join.left(), Place::Kept), pace(join.right(), Place::Probing)];
             return Ok(Transformed::yes(pace(&replace_children_if_necessary(node, children)?, Place::Joined)));
         }
+        if let Some(join) = node.downcast_ref::<HashJoinExec>()
+            && join.filter().is_some()
+        {
+            let children = vec![Arc::clone(join.left()), pace(join.right(), Place::Probing)];
+            return Ok(Transformed::yes(pace(&replace_children_if_necessary(node, children)?, Place::Joined)));
+        }
         let joins = node.is::<HashJoinExec>() || node.is::<CrossJoinExec>() || node.is::<SortMergeJoinExec>();
         Ok(if joins { Transformed::yes(pace(&node, Place::Joined)) } else { Transformed::no(node) })
     });
     Ok(joined?.data)
 }
 
-/// The clock that slices are measured by; an extension of the task's config.
-pub(super) struct Pace(pub Arc<dyn Clock>);
+/// What a plan is paced by; an extension of the task's config.
+pub(super) struct Pace {
+    pub clock: Arc<dyn Clock>,
+    /// On nodes.
+    pub turn: Option<Arc<Turn>>,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// Above a join.
     Joined,
-    /// Below a nested-loop join: the side that is held against the other, batch by batch.
+    /// Below a join: the side that is held against the other, batch by batch.
     Probing,
     /// Below a nested-loop join: the side that is kept in memory.
     Kept,
@@ -124,16 +137,26 @@ impl ExecutionPlan for PacedExec {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let pace = || {
+            let pace = context.session_config().get_extension::<Pace>();
+            pace.expect("tasks are made with a clock")
+        };
         match self.place {
-            Place::Joined => Ok(make_cooperative(self.input.execute(partition, context)?)),
+            Place::Joined => {
+                let pace = pace();
+                let joined = make_cooperative(self.input.execute(partition, context)?);
+                Ok(match &pace.turn {
+                    Some(turn) => in_turn(joined, Arc::clone(turn), Arc::clone(&pace.clock)),
+                    None => joined,
+                })
+            }
             Place::Kept if self.read.swap(true, Ordering::Relaxed) => Err(DataFusionError::ResourcesExhausted(
                 "No side of a nested-loop join fits into the memory that is left.".to_owned(),
             )),
             Place::Kept => self.input.execute(partition, context),
             Place::Probing => {
-                let pace = context.session_config().get_extension::<Pace>();
                 let slices = Slices {
-                    clock: Arc::clone(&pace.expect("tasks are made with a clock").0),
+                    clock: Arc::clone(&pace().clock),
                     input: self.input.execute(partition, context)?,
                     rest: None,
                     rows: SLICE_ROWS,
@@ -146,6 +169,18 @@ impl ExecutionPlan for PacedExec {
             }
         }
     }
+}
+
+fn in_turn(joined: SendableRecordBatchStream, turn: Arc<Turn>, clock: Arc<dyn Clock>) -> SendableRecordBatchStream {
+    let schema = joined.schema();
+    let batches = stream::try_unfold((joined, turn, clock), |(mut joined, turn, clock)| async move {
+        turn.step().await.map_err(hide)?;
+        let started = clock.elapsed();
+        let batch = joined.next().await.transpose()?;
+        turn.ran(clock.elapsed().saturating_sub(started));
+        Ok(batch.map(|batch| (batch, (joined, turn, clock))))
+    });
+    Box::pin(RecordBatchStreamAdapter::new(schema, batches))
 }
 
 struct Slices {

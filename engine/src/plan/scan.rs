@@ -1,7 +1,8 @@
 //! The leaf of a distributed plan: "rows of this table", not yet bound to chunks or to a store.
 //!
 //! On the coordinator it carries the chunks that survived exclusion, for the fragmenter; they do not travel in the
-//! plan's bytes but in `FragmentRequest::scans`. On the node `bind` replaces it. It cannot be executed itself.
+//! plan's bytes but in `FragmentRequest::scans`. On the node `bind` replaces it. It cannot be executed itself, unless no
+//! chunk is left: then it has no rows.
 //!
 //! Invariant: its partitioning is unknown, never `Hash`. DataFusion would take our slots for its own hash.
 
@@ -19,7 +20,8 @@ use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions};
 use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, SendableRecordBatchStream,
+    DisplayAs, DisplayFormatType, EmptyRecordBatchStream, ExecutionPlan, Partitioning, PlanProperties,
+    SendableRecordBatchStream,
 };
 use proto::{ColumnId, ColumnPredicate, Error, Latest};
 use std::fmt;
@@ -180,6 +182,9 @@ impl ExecutionPlan for ChunkScan {
     }
 
     fn execute(&self, _: usize, _: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        if self.source.as_ref().is_some_and(|source| source.chunks.is_empty()) {
+            return Ok(Box::pin(EmptyRecordBatchStream::new(self.schema())));
+        }
         Err(hide(Error::internal(format!("scan {} was not bound to chunks", self.scan))))
     }
 }

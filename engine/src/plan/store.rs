@@ -2,7 +2,8 @@
 
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::Field;
-use proto::{ChunkId, ColumnId, ColumnPredicate, CommitSeq, Latest, Result, TxnId};
+use proto::{ChunkId, ColumnId, ColumnPredicate, CommitSeq, Latest, Result, ScanTally, TxnId};
+use std::sync::Arc;
 
 /// One column to read.
 #[derive(Debug, Clone)]
@@ -26,6 +27,8 @@ pub struct ChunkRequest {
     /// A hint too.
     pub latest: Option<Latest>,
     pub batch_rows: usize,
+    /// Where to count what it takes.
+    pub tally: Arc<ScanTally>,
 }
 
 pub type ChunkRows = Box<dyn Iterator<Item = Result<RecordBatch>> + Send>;

@@ -1,10 +1,10 @@
-//! Whose turn it is to compute on a node. Short fragments never wait: a scan goes on freely for its first visits to its
-//! chunks, which is what a query of a few milliseconds needs. A fragment that wants more asks for one of few slots, in the
-//! order of asking; so no more than these compete for the processors with whatever comes next, and a query for one
-//! series stays quick while many read everything.
+//! Whose turn it is to compute on a node. Short fragments never wait: they read and join freely for a few milliseconds. A
+//! fragment that wants more asks for one of few slots, in the order of asking; so no more than these compete for the
+//! processors with whatever comes next, and a query for one series stays quick while many read everything.
 //!
 //! - Whoever holds a slot for longer than a slice while others wait goes to the end of the queue: one that runs for
-//!   minutes does not keep out those that need a second.
+//!   minutes does not keep out those that need a second. It is asked between visits of scans and between batches of joins;
+//!   a sort or an aggregate at the end of its input is not.
 //! - A slot is given back while nobody takes the fragment's rows (`park`), and its scans rest. So a slot is only ever held
 //!   by work that can go on by itself, and fragments that wait for each other through a join above them cannot
 //!   lock each other out.
@@ -19,8 +19,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-/// Visits of a fragment's scans before it needs a slot, each about a millisecond or less.
-const FREE_VISITS: u32 = 6;
+/// What a fragment computes before it needs a slot.
+const FREE_TIME: Duration = Duration::from_millis(10);
 const SLICE: Duration = Duration::from_millis(100);
 
 /// The slots of a node.
@@ -90,7 +90,7 @@ pub struct Turn {
 
 #[derive(Default)]
 struct State {
-    visits: u32,
+    ran: Duration,
     parked: bool,
     /// It had a slot.
     admitted: bool,
@@ -106,12 +106,11 @@ enum Next {
 }
 
 impl Turn {
-    /// Before a scan goes on reading. A dropped future leaves nothing behind.
+    /// Before a scan goes on reading, or a join goes on joining. A dropped future leaves nothing behind.
     ///
     /// # Errors
     /// `CONFIGURATION_LIMIT_EXCEEDED` when too many wait.
     pub async fn step(&self) -> Result<()> {
-        self.state.lock().visits += 1;
         loop {
             let resumed = self.resumed.notified();
             match self.next() {
@@ -132,7 +131,7 @@ impl Turn {
 
     fn next(&self) -> Next {
         let mut state = self.state.lock();
-        if state.visits <= FREE_VISITS {
+        if state.ran < FREE_TIME {
             return Next::Go;
         }
         if state.parked {
@@ -145,6 +144,11 @@ impl Turn {
             return Next::Queue;
         }
         Next::Go
+    }
+
+    /// So long did a step take.
+    pub fn ran(&self, took: Duration) {
+        self.state.lock().ran += took;
     }
 
     fn take(&self, slot: OwnedSemaphorePermit) {
@@ -195,9 +199,8 @@ mod tests {
     /// A fragment that has read enough to need a slot.
     async fn long(turns: &Arc<Turns>) -> Turn {
         let turn = turns.turn();
-        for _ in 0..FREE_VISITS {
-            turn.step().await.unwrap();
-        }
+        turn.step().await.unwrap();
+        turn.ran(FREE_TIME);
         turn
     }
 

@@ -1,21 +1,19 @@
 //! Threads that compute queries, apart from those that keep the cluster alive: a process says hello to others, commits
 //! and elects while all of these are busy.
 
-use super::error::reveal;
+use super::attempt::Rows;
 use arrow::array::RecordBatch;
-use datafusion::execution::TaskContext;
-use datafusion::physical_plan::{ExecutionPlan, execute_stream};
-use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, stream};
 use parking_lot::Mutex;
 use proto::{Error, Result, SqlState};
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+/// Plans may be hundreds of operators deep.
+const STACK_BYTES: usize = 64 << 20;
 /// Batches that may wait for whoever takes them.
 const BATCHES_AHEAD: usize = 2;
 
@@ -35,6 +33,7 @@ impl Workers {
             .worker_threads(threads.max(1))
             .max_blocking_threads(readers.max(1))
             .thread_name("query")
+            .thread_stack_size(STACK_BYTES)
             .enable_all()
             .build()?;
         let handle = runtime.handle().clone();
@@ -53,12 +52,14 @@ impl Workers {
         }
     }
 
-    /// Computes a plan here, for somebody who is elsewhere. Dropping the stream ends it.
-    pub(super) fn rows(&self, plan: Arc<dyn ExecutionPlan>, task: Arc<TaskContext>) -> BoxStream<'static, Batch> {
+    /// Computes rows here, for somebody who is elsewhere. Dropping the stream ends it.
+    pub(super) fn carry(&self, mut rows: Rows) -> Rows {
         let (batches, received) = mpsc::channel(BATCHES_AHEAD);
         let running = self.start(async move {
-            if let Err(error) = pass_on(plan, task, &batches).await {
-                batches.send(Err(error)).await.ok();
+            while let Some(batch) = rows.next().await {
+                if batches.send(batch).await.is_err() {
+                    break;
+                }
             }
         });
         answer(received, running).boxed()
@@ -91,20 +92,11 @@ impl Drop for Task {
     }
 }
 
-type Batch = Result<RecordBatch>;
-
-async fn pass_on(plan: Arc<dyn ExecutionPlan>, task: Arc<TaskContext>, batches: &mpsc::Sender<Batch>) -> Result<()> {
-    let mut stream = execute_stream(plan, task).map_err(reveal)?;
-    while let Some(batch) = stream.next().await {
-        if batches.send(Ok(batch.map_err(reveal)?)).await.is_err() {
-            break;
-        }
-    }
-    Ok(())
-}
-
 /// A task that is cut off must not pass for one that came to its end.
-fn answer(received: mpsc::Receiver<Batch>, running: Task) -> impl Stream<Item = Batch> + Send {
+fn answer(
+    received: mpsc::Receiver<Result<RecordBatch>>,
+    running: Task,
+) -> impl Stream<Item = Result<RecordBatch>> + Send {
     stream::unfold(Some((received, running)), |state| async move {
         let (mut received, mut running) = state?;
         match received.recv().await {

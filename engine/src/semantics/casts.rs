@@ -84,8 +84,14 @@ fn pruning(plan: LogicalPlan) -> LogicalPlan {
 }
 
 fn rewrite(expr: Expr, schema: &DFSchema, session: Session) -> Result<Transformed<Expr>> {
-    let Expr::Cast(Cast { expr: inner, field }) = expr else {
-        return Ok(Transformed::no(expr));
+    let (inner, field) = match expr {
+        Expr::Cast(Cast { expr, field }) => (expr, field),
+        // A multiplication leaves NaN its sign, which decides where it is sorted.
+        Expr::Negative(inner) if class(&inner.get_type(schema)?) == Class::Float => {
+            let one = ScalarValue::Float64(Some(-1.0)).cast_to(&inner.get_type(schema)?)?;
+            return Ok(Transformed::yes(call("float_mul", vec![*inner, lit(one)])));
+        }
+        other => return Ok(Transformed::no(other)),
     };
     let keep = |inner: Box<Expr>| Ok(Transformed::no(Expr::Cast(Cast { expr: inner, field: field.clone() })));
     let (from, to) = (inner.get_type(schema)?, field.data_type());

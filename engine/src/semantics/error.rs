@@ -184,7 +184,8 @@ fn spill_full(text: &str) -> Option<Error> {
         let hint = "All queries of a process together may spill --spill-mib to disk.";
         return Some(full("query needs more temporary disk space than is allowed").hint(hint));
     }
-    text.contains("No space left on device").then(|| full("could not spill rows of a query: no space left on device"))
+    text.contains("No space left on device (os error")
+        .then(|| full("could not spill rows of a query: no space left on device"))
 }
 
 fn first_line(text: &str) -> String {

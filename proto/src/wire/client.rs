@@ -2,7 +2,7 @@
 
 use super::v1::data_node_client::DataNodeClient;
 use super::{convert, error, v1};
-use crate::data_node::{CommitMode, FragmentMessage, FragmentStream};
+use crate::data_node::{CommitMode, FragmentMessage, FragmentStream, Traffic};
 use crate::ipc::BatchDecoder;
 use crate::{
     ChunkId, ChunkLayout, ChunkStats, ChunkWrite, ClusterId, CommitSeq, DataNode, Error, FragmentRequest,
@@ -10,6 +10,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use futures::StreamExt;
+use prost::Message;
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
@@ -21,12 +22,15 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Pings find a peer that is gone without a word; a call on it fails after interval plus timeout.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Receive window of one result stream and of a connection: what a slow reader lets a node send ahead.
+/// Receive window of one result stream: what a slow reader lets a node send ahead.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+/// The most there can be. Streams have their own bound, and those that nobody reads must not stop the others.
+const CONNECTION_WINDOW_BYTES: u32 = i32::MAX as u32;
 
+/// Two connections: rows of queries, which may be read slowly, never hold up what keeps a cluster alive.
 pub struct GrpcNode {
     client: DataNodeClient<Channel>,
+    queries: DataNodeClient<Channel>,
 }
 
 impl GrpcNode {
@@ -38,18 +42,19 @@ impl GrpcNode {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|e| {
             Error::new(SqlState::INVALID_PARAMETER_VALUE, format!("invalid node address \"{address}\": {e}"))
         })?;
-        let channel = endpoint
+        let endpoint = endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .tcp_nodelay(true)
-            .connect_lazy();
-        let client = DataNodeClient::new(channel)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        Ok(GrpcNode { client })
+            .tcp_nodelay(true);
+        let client = || {
+            DataNodeClient::new(endpoint.connect_lazy())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX)
+        };
+        Ok(GrpcNode { client: client(), queries: client() })
     }
 
     /// A channel is a handle; cloning it shares the connection.
@@ -124,8 +129,10 @@ impl DataNode for GrpcNode {
     }
 
     async fn execute(&self, fragment: FragmentRequest) -> Result<FragmentStream> {
-        let messages = self.client().execute(convert::fragment_to(fragment)).await.map_err(retry)?.into_inner();
-        Ok(decoded(messages).boxed())
+        let request = convert::fragment_to(fragment);
+        let traffic = Traffic { request_bytes: request.encoded_len() as u64, ..Traffic::default() };
+        let messages = self.queries.clone().execute(request).await.map_err(retry)?.into_inner();
+        Ok(decoded(messages, traffic).boxed())
     }
 
     async fn chunk_stats(&self, chunks: Vec<ChunkId>) -> Result<Vec<ChunkStats>> {
@@ -152,11 +159,15 @@ struct Decoding {
     messages: Streaming<v1::FragmentMessage>,
     decoder: BatchDecoder,
     ready: VecDeque<FragmentMessage>,
+    traffic: Traffic,
 }
 
 /// The fragment's batches out of its messages. Ends after the first error.
-fn decoded(messages: Streaming<v1::FragmentMessage>) -> impl futures::Stream<Item = Result<FragmentMessage>> {
-    let start = Decoding { messages, decoder: BatchDecoder::default(), ready: VecDeque::new() };
+fn decoded(
+    messages: Streaming<v1::FragmentMessage>,
+    traffic: Traffic,
+) -> impl futures::Stream<Item = Result<FragmentMessage>> {
+    let start = Decoding { messages, decoder: BatchDecoder::default(), ready: VecDeque::new(), traffic };
     futures::stream::try_unfold(start, |mut state| async move {
         loop {
             if let Some(message) = state.ready.pop_front() {
@@ -165,10 +176,12 @@ fn decoded(messages: Streaming<v1::FragmentMessage>) -> impl futures::Stream<Ite
             match state.messages.message().await.map_err(retry)? {
                 None => return Ok(None),
                 Some(message) => {
+                    state.traffic.messages += 1;
+                    state.traffic.answer_bytes += message.encoded_len() as u64;
                     let batches = state.decoder.decode(message.ipc)?;
                     state.ready.extend(batches.into_iter().map(FragmentMessage::Batch));
                     if !message.metrics.is_empty() {
-                        state.ready.push_back(FragmentMessage::Metrics(message.metrics));
+                        state.ready.push_back(FragmentMessage::Metrics(message.metrics, Some(state.traffic)));
                     }
                 }
             }

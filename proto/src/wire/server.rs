@@ -148,7 +148,7 @@ fn encoded(stream: FragmentStream) -> impl Stream<Item = Result<v1::FragmentMess
     let mut encoder: Option<BatchEncoder> = None;
     stream.map(move |message| {
         let message = match message.map_err(error::to_status)? {
-            FragmentMessage::Metrics(metrics) => {
+            FragmentMessage::Metrics(metrics, _) => {
                 let end = encoder.as_mut().map(BatchEncoder::finish).transpose().map_err(error::to_status)?;
                 v1::FragmentMessage { ipc: end.unwrap_or_default(), metrics }
             }

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use parquet::file::reader::{ChunkReader, Length};
+use proto::ScanTally;
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::ops::Range;
@@ -174,13 +175,19 @@ impl VerifiedFile {
             .try_for_each(|i| self.read(i * piece..(i * piece + piece).min(self.tail_offset)).map(drop))
     }
 
+    /// The blocks around `range` of the body: what is read for it.
+    pub(super) fn blocks(&self, range: &Range<u64>) -> Range<u64> {
+        let end = (range.end.div_ceil(BLOCK_BYTES) * BLOCK_BYTES).min(self.tail_offset);
+        range.start / BLOCK_BYTES * BLOCK_BYTES..end
+    }
+
     /// Reads and verifies the blocks around `range` of the body.
     pub(super) fn read(&self, range: Range<u64>) -> Result<Bytes> {
         if range.start > range.end || range.end > self.tail_offset {
             return Err(StorageError::damaged(&self.path, range.start, "a reference points outside of the file"));
         }
         let first = range.start / BLOCK_BYTES;
-        let whole = first * BLOCK_BYTES..(range.end.div_ceil(BLOCK_BYTES) * BLOCK_BYTES).min(self.tail_offset);
+        let whole = self.blocks(&range);
         let mut bytes = vec![0; (whole.end.saturating_sub(whole.start)) as usize];
         self.file.read_at(whole.start, &mut bytes).map_err(StorageError::io("read", &self.path))?;
         for (block, index) in bytes.chunks(BLOCK_BYTES as usize).zip(first..) {
@@ -206,17 +213,18 @@ pub(super) struct BlockReader {
     cached: Mutex<VecDeque<(Range<u64>, Bytes)>>,
     /// The parquet crate turns errors into text; here is the original.
     failure: Arc<Mutex<Option<StorageError>>>,
+    pub(super) tally: Arc<ScanTally>,
 }
 
 impl BlockReader {
-    pub(super) fn new(segment: Arc<super::OpenSegment>) -> BlockReader {
-        BlockReader { segment, cached: Mutex::default(), failure: Arc::default() }
+    pub(super) fn new(segment: Arc<super::OpenSegment>, tally: Arc<ScanTally>) -> BlockReader {
+        BlockReader { segment, cached: Mutex::default(), failure: Arc::default(), tally }
     }
 
     /// Another one on the same segment, whose errors `failure` finds as well.
     pub(super) fn another(&self) -> BlockReader {
-        let failure = Arc::clone(&self.failure);
-        BlockReader { segment: Arc::clone(&self.segment), cached: Mutex::default(), failure }
+        let (failure, tally) = (Arc::clone(&self.failure), Arc::clone(&self.tally));
+        BlockReader { segment: Arc::clone(&self.segment), cached: Mutex::default(), failure, tally }
     }
 
     /// What was the matter when the parquet crate met an error.
@@ -246,6 +254,7 @@ impl BlockReader {
             self.failure.lock().get_or_insert(error);
             ParquetError::General(text)
         })?;
+        self.tally.bytes_read.add(bytes.len());
         if let Some(before) = before {
             cached.remove(before);
         } else if cached.len() == CACHED_RANGES_MAX {

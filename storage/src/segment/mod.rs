@@ -43,15 +43,17 @@ use crate::vfs::Vfs;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field};
 use blocks::VerifiedFile;
+use bytes::Bytes;
 use columns::StoredColumn;
 use parking_lot::Mutex;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
-use proto::{ChunkId, ColumnId, ColumnPredicate};
+use proto::{ChunkId, ColumnId, ColumnPredicate, ScanTally};
 use serde::{Deserialize, Serialize};
 use series::Series;
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -130,11 +132,19 @@ impl Segment {
         &self.path
     }
 
-    pub(crate) fn open(self: &Arc<Self>, vfs: &dyn Vfs, files: &OpenFiles) -> Result<Arc<OpenSegment>> {
+    pub(crate) fn open(
+        self: &Arc<Self>,
+        vfs: &dyn Vfs,
+        files: &OpenFiles,
+        tally: &ScanTally,
+    ) -> Result<Arc<OpenSegment>> {
         let mut opened = self.opened.lock();
+        let tail_bytes = (self.record.bytes - self.record.tail_offset) as usize;
         if let Some(open) = opened.as_ref() {
+            tally.bytes_remembered.add(tail_bytes);
             return Ok(Arc::clone(open));
         }
+        tally.bytes_read.add(tail_bytes);
         let open = Arc::new(OpenSegment::open(vfs, &self.path, &self.record)?);
         *opened = Some(Arc::clone(&open));
         drop(opened);
@@ -191,26 +201,34 @@ impl OpenSegment {
     }
 
     /// The directory of series, if there is one and a predicate is about their keys.
-    fn series(&self, predicates: &[ColumnPredicate]) -> Result<Option<Arc<Series>>> {
+    fn series(&self, predicates: &[ColumnPredicate], tally: &ScanTally) -> Result<Option<Arc<Series>>> {
         let sort = &self.record.sort;
         let keys = &sort[..sort.len().saturating_sub(1)];
         if !predicates.iter().any(|predicate| keys.contains(&predicate.column)) {
             return Ok(None);
         }
+        let Some(place) = series::place(self.parquet()) else { return Ok(None) };
         if let Some(series) = self.series.get() {
+            tally.bytes_remembered.add((place.end - place.start) as usize);
             return Ok(Some(Arc::clone(series)));
         }
-        let Some(place) = series::place(self.parquet()) else { return Ok(None) };
-        let series = Series::read(self.file.read(place)?, keys, self.record.rows);
+        let series = Series::read(self.directory(place, tally)?, keys, self.record.rows);
         let series = Arc::new(series.map_err(|error| parquet_error(self.path(), error))?);
         Ok(Some(Arc::clone(self.series.get_or_init(|| series))))
     }
 
     /// The last row of each series, as it is stored; `None` when there is no directory of them.
-    fn last_rows(&self) -> Result<Option<RecordBatch>> {
+    fn last_rows(&self, tally: &ScanTally) -> Result<Option<RecordBatch>> {
         let Some(place) = series::place(self.parquet()) else { return Ok(None) };
-        let entries = series::entries(self.file.read(place)?);
+        let entries = series::entries(self.directory(place, tally)?);
         Ok(Some(entries.map_err(|error| parquet_error(self.path(), error))?))
+    }
+
+    fn directory(&self, place: Range<u64>, tally: &ScanTally) -> Result<Bytes> {
+        let bytes = self.file.read(place.clone())?;
+        let blocks = self.file.blocks(&place);
+        tally.bytes_read.add((blocks.end - blocks.start) as usize);
+        Ok(bytes)
     }
 
     fn parquet(&self) -> &ParquetMetaData {

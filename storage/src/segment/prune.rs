@@ -77,7 +77,8 @@ pub(super) fn select(segment: &OpenSegment, input: &BlockReader, predicates: &[C
     });
     let usable = usable.collect::<Vec<_>>();
     let mut certain = usable.iter().map(|(at, ..)| *at).collect::<BTreeSet<_>>();
-    let series = segment.series(predicates)?.and_then(|series| series.select(predicates));
+    let tally = &input.tally;
+    let series = segment.series(predicates, tally)?.and_then(|series| series.select(predicates));
     let mut selected = Vec::new();
     for (number, group) in parquet.row_groups().iter().enumerate() {
         let rows = group.num_rows() as usize;
@@ -90,15 +91,18 @@ pub(super) fn select(segment: &OpenSegment, input: &BlockReader, predicates: &[C
         });
         let bounds = bounds.collect::<Vec<_>>();
         if !bounds.iter().all(|(_, kind, bounds, _)| may_match(kind, bounds)) {
+            tally.rows_skipped_by_statistics.add(rows);
             continue;
         }
         if !filters_match(input, group, &usable)? {
+            tally.rows_skipped_by_bloom.add(rows);
             continue;
         }
         let mut kept = whole(rows);
         for (_, predicate, leaf, root) in &usable {
             kept = intersect(&kept, &pages(segment, number, rows, predicate, *leaf, *root));
         }
+        tally.rows_skipped_by_statistics.add(rows - rows_in(&kept));
         if kept.is_empty() {
             continue;
         }
@@ -111,11 +115,31 @@ pub(super) fn select(segment: &OpenSegment, input: &BlockReader, predicates: &[C
         selected.extend(kept.iter().map(|range| start + range.start as u32..start + range.end as u32));
     }
     if let Some((rows, decided)) = series {
+        let before = selected.iter().map(|range| range.len()).sum::<usize>();
         selected = intersect(&selected, &rows);
+        tally.rows_skipped_by_series.add(before - selected.iter().map(|range| range.len()).sum::<usize>());
         certain.extend(decided);
     }
+    let groups_read = groups_of(segment, &selected);
+    tally.row_groups_read.add(groups_read);
+    tally.row_groups_skipped.add(segment.group_starts.len() - groups_read);
     let open = (0..predicates.len()).filter(|at| !certain.contains(at)).collect();
     Ok(Selection { rows: selected, open })
+}
+
+fn rows_in(ranges: &[Range<usize>]) -> usize {
+    ranges.iter().map(|range| range.len()).sum()
+}
+
+/// In how many row groups these rows lie.
+fn groups_of(segment: &OpenSegment, rows: &[Range<u32>]) -> usize {
+    let ends = segment.group_starts.iter().skip(1).copied().chain([u32::MAX]);
+    let groups = segment.group_starts.iter().zip(ends);
+    let read = groups.filter(|(start, end)| {
+        let first = rows.partition_point(|range| range.end <= **start);
+        rows.get(first).is_some_and(|range| range.start < *end)
+    });
+    read.count()
 }
 
 /// A predicate with its place, and the leaf and the column it is about.

@@ -17,7 +17,7 @@ use arrow::compute::{and, concat, filter};
 use arrow::datatypes::Int64Type;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder, RowSelection};
-use proto::{ColumnPredicate, CommitSeq, Latest, PredicateKind};
+use proto::{ColumnPredicate, CommitSeq, Latest, PredicateKind, ScanTally};
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
@@ -60,11 +60,13 @@ impl SegmentScan {
         snapshot: CommitSeq,
         batch_rows: usize,
     ) -> Result<SegmentScan> {
-        let selection = selected(&segment, predicates)?;
-        SegmentScan::of(segment, view, projection, predicates, selection, snapshot, batch_rows)
+        let tally = Arc::default();
+        let selection = selected(&segment, predicates, &tally)?;
+        SegmentScan::of(segment, view, projection, predicates, selection, snapshot, batch_rows, tally)
     }
 
     /// Of the rows that were selected by these predicates.
+    #[expect(clippy::too_many_arguments, reason = "`new` with what others have in hand already")]
     pub(crate) fn of(
         segment: Arc<OpenSegment>,
         view: PartView,
@@ -73,6 +75,7 @@ impl SegmentScan {
         selection: Selection,
         snapshot: CommitSeq,
         batch_rows: usize,
+        tally: Arc<ScanTally>,
     ) -> Result<SegmentScan> {
         let snapshot = (segment.record.seq_max > snapshot.0).then_some(snapshot);
         let roots = projection.columns.iter().map(|column| segment.root(column.id)).collect::<Vec<_>>();
@@ -81,7 +84,7 @@ impl SegmentScan {
         read.sort_unstable();
         read.dedup();
 
-        let input = Arc::new(BlockReader::new(Arc::clone(&segment)));
+        let input = Arc::new(BlockReader::new(Arc::clone(&segment), tally));
         let mut pages = BTreeMap::new();
         let mut others = Others { roots: Vec::new(), reader: None };
         for root in read {
@@ -207,8 +210,12 @@ impl SegmentScan {
 ///
 /// # Errors
 /// As a scan.
-pub(crate) fn selected(segment: &Arc<OpenSegment>, predicates: &[ColumnPredicate]) -> Result<Selection> {
-    select(segment, &BlockReader::new(Arc::clone(segment)), predicates)
+pub(crate) fn selected(
+    segment: &Arc<OpenSegment>,
+    predicates: &[ColumnPredicate],
+    tally: &Arc<ScanTally>,
+) -> Result<Selection> {
+    select(segment, &BlockReader::new(Arc::clone(segment), Arc::clone(tally)), predicates)
 }
 
 /// The last row of each series, when these are all that `latest` wants of the segment and the reader sees it whole.
@@ -221,6 +228,7 @@ pub(crate) fn last_rows(
     projection: &Projection,
     latest: &Latest,
     snapshot: CommitSeq,
+    tally: &ScanTally,
 ) -> Result<Option<RecordBatch>> {
     let by_series = segment
         .record
@@ -231,7 +239,9 @@ pub(crate) fn last_rows(
     if !by_series || !whole {
         return Ok(None);
     }
-    let Some(entries) = segment.last_rows()? else { return Ok(None) };
+    let Some(entries) = segment.last_rows(tally)? else { return Ok(None) };
+    tally.rows_read.add(entries.num_rows());
+    tally.rows_skipped_by_last.add(segment.record.rows as usize - entries.num_rows());
     last_rows_of(segment, &entries, projection).map(Some)
 }
 
@@ -322,8 +332,13 @@ impl Iterator for SegmentScan {
             if ranges.is_empty() {
                 return None;
             }
-            if let Some(batch) = self.batch(&ranges, others).transpose() {
-                return Some(batch);
+            let (tally, rows) = (Arc::clone(&self.input.tally), ranges.iter().map(|range| range.len()).sum::<usize>());
+            tally.rows_read.add(rows);
+            let batch = self.batch(&ranges, others).transpose();
+            let shown = batch.as_ref().map_or(0, |batch| batch.as_ref().map_or(0, RecordBatch::num_rows));
+            tally.rows_filtered.add(rows - shown);
+            if batch.is_some() {
+                return batch;
             }
         }
     }

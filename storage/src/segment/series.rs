@@ -22,7 +22,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use parquet::file::properties::WriterProperties;
-use proto::{ChunkId, ColumnId, ColumnPredicate, CommitSeq};
+use proto::{ChunkId, ColumnId, ColumnPredicate, CommitSeq, ScanTally};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -81,7 +81,7 @@ pub(super) fn entries(bytes: Bytes) -> Result<RecordBatch> {
 /// # Errors
 /// `Damaged` with the row that disagrees; the disk's.
 pub(crate) fn check_series(segment: &Arc<OpenSegment>) -> Result<(), StorageError> {
-    let Some(entries) = segment.last_rows()? else { return Ok(()) };
+    let Some(entries) = segment.last_rows(&ScanTally::default())? else { return Ok(()) };
     let lie = |row: u64| {
         let reason = format!("the directory of series is wrong about row {row}");
         Err(StorageError::damaged(segment.path(), segment.record.tail_offset, reason))
@@ -360,7 +360,7 @@ mod tests {
         check_series(&segment).unwrap();
         let kind = PredicateKind::OneOf(vec![Scalar::Text("c".to_owned())]);
         let predicates = [ColumnPredicate { column: ColumnId(1), kind }];
-        let series = segment.series(&predicates).unwrap().unwrap();
+        let series = segment.series(&predicates, &ScanTally::default()).unwrap().unwrap();
         let start = READ_ROWS as u32;
         let (rows, decided) = series.select(&predicates).unwrap();
         assert_eq!((rows.len(), &rows[0], decided), (1, &(start..start + 50), vec![0]));

@@ -60,7 +60,7 @@ fn check_sorting(segment: &OpenSegment, group: usize) -> Result<(), String> {
 
 /// All values of a column in a row group, as they are stored; read by the parquet crate, which knows nothing of ours.
 fn read(segment: &Arc<OpenSegment>, group: usize, column: usize) -> Result<ArrayRef> {
-    let input = BlockReader::new(Arc::clone(segment));
+    let input = BlockReader::new(Arc::clone(segment), Arc::default());
     let mask = ProjectionMask::roots(segment.metadata.parquet_schema(), [column]);
     let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(input.another(), segment.metadata.clone())
         .with_batch_size(ROW_GROUP_ROWS)

@@ -11,7 +11,7 @@ use arrow::array::{
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::Schema;
 use proto::data_node::FIELD_ID;
-use proto::{ChunkLayout, ColumnPredicate, CommitSeq, PredicateKind, Scalar, TableId};
+use proto::{ChunkLayout, ColumnPredicate, CommitSeq, PredicateKind, Scalar, ScanTally, TableId};
 use roaring::RoaringBitmap;
 
 const CHUNK: ChunkId = ChunkId(7);
@@ -268,13 +268,13 @@ fn what_is_read_of_open_segments_is_bounded_in_number_and_in_bytes() {
     let segments = [segment(), segment(), segment()];
     let open = || segments.iter().map(|segment| segment.opened.lock().is_some()).collect::<Vec<_>>();
     let roomy = OpenFiles::new(2, u64::MAX);
-    segments.iter().for_each(|segment| drop(segment.open(&vfs, &roomy).unwrap()));
+    segments.iter().for_each(|segment| drop(segment.open(&vfs, &roomy, &ScanTally::default()).unwrap()));
     assert_eq!(open(), [false, true, true]);
     let narrow = OpenFiles::new(100, 1);
-    drop(segments[0].open(&vfs, &narrow).unwrap());
+    drop(segments[0].open(&vfs, &narrow, &ScanTally::default()).unwrap());
     assert_eq!(open(), [true; 3], "one may be as large as it is");
     let other = Segment::new(segments[0].record.clone(), dir, ChunkId(99));
-    drop(other.open(&vfs, &narrow).unwrap());
+    drop(other.open(&vfs, &narrow, &ScanTally::default()).unwrap());
     assert_eq!(open(), [false, true, true]);
 }
 
@@ -282,7 +282,7 @@ fn what_is_read_of_open_segments_is_bounded_in_number_and_in_bytes() {
 fn the_directory_is_read_for_who_asks_for_a_series() {
     let segment = segment_of(&SimVfs::new(1), vec![rows(&mut Dice(3), 9000)]).unwrap();
     assert!(series::place(segment.parquet()).is_some());
-    let input = blocks::BlockReader::new(Arc::clone(&segment));
+    let input = blocks::BlockReader::new(Arc::clone(&segment), Arc::default());
     let select = |column, value| {
         let kind = PredicateKind::OneOf(vec![value]);
         prune::select(&segment, &input, &[ColumnPredicate { column: ColumnId(column), kind }]).unwrap();
@@ -302,7 +302,7 @@ fn a_text_that_is_not_there_is_found_missing_without_reading_it() {
     let ids = (1..=COLUMNS).map(ColumnId).collect();
     let (record, _) = write(&vfs, dir, CHUNK, 1, &layout, SegmentRows { batches, ids, time: None }).unwrap();
     let segment = Arc::new(OpenSegment::open(&vfs, &dir.join(record.file_name(CHUNK)), &record).unwrap());
-    let input = blocks::BlockReader::new(Arc::clone(&segment));
+    let input = blocks::BlockReader::new(Arc::clone(&segment), Arc::default());
     let found = |text: &str| {
         let kind = PredicateKind::OneOf(vec![Scalar::Text(text.to_owned())]);
         prune::select(&segment, &input, &[ColumnPredicate { column: ColumnId(10), kind }]).unwrap().rows

@@ -16,7 +16,7 @@ use crate::projection::{Projection, ScanColumn};
 use crate::segment::{self, OpenSegment, READ_ROWS, SEQ, Segment, SegmentRecord, SegmentRows, SegmentScan, Shape};
 use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Field, Int64Type};
-use proto::{ChunkId, ChunkLayout, ColumnId, CommitSeq};
+use proto::{ChunkId, ChunkLayout, ColumnId, CommitSeq, ScanTally};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -130,7 +130,7 @@ impl Core {
         };
         let mut shapes: Vec<(Shape, Vec<Arc<Segment>>)> = Vec::new();
         for segment in segments {
-            let shape = segment.open(self.vfs.as_ref(), &self.files)?.shape();
+            let shape = segment.open(self.vfs.as_ref(), &self.files, &ScanTally::default())?.shape();
             match shapes.iter_mut().find(|(other, _)| *other == shape) {
                 Some((_, same)) => same.push(segment),
                 None => shapes.push((shape, vec![segment])),
@@ -138,7 +138,7 @@ impl Core {
         }
         let chosen = shapes.iter().map(|(_, same)| due(same, &deletes, horizon, &self.options));
         let Some(chosen) = chosen.into_iter().find(|chosen| !chosen.is_empty()) else { return Ok(None) };
-        let inputs = chosen.iter().map(|segment| segment.open(self.vfs.as_ref(), &self.files));
+        let inputs = chosen.iter().map(|segment| segment.open(self.vfs.as_ref(), &self.files, &ScanTally::default()));
         let inputs = inputs.collect::<Result<Vec<_>>>()?;
         Ok(Some(Merging::new(layout, false, inputs, &deletes, horizon)))
     }

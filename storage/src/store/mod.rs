@@ -44,7 +44,7 @@ use crate::manifest::Manifest;
 use crate::segment::{OpenFiles, OpenSegment, Segment};
 use crate::vfs::{DirLock, Vfs};
 use parking_lot::{Condvar, Mutex};
-use proto::{ChunkId, Clock, CommitSeq, NodeIdentity, NodeStatus, Rng, TxnId};
+use proto::{ChunkId, Clock, CommitSeq, NodeIdentity, NodeStatus, Rng, ScanTally, TxnId};
 use state::State;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -321,8 +321,9 @@ impl Core {
         id: ChunkId,
         all: &Arc<Vec<Arc<Segment>>>,
         wanted: impl Iterator<Item = &'a Arc<Segment>>,
+        tally: &ScanTally,
     ) -> Result<Option<Vec<Arc<OpenSegment>>>> {
-        let opened = wanted.map(|segment| segment.open(self.vfs.as_ref(), &self.files));
+        let opened = wanted.map(|segment| segment.open(self.vfs.as_ref(), &self.files, tally));
         opened.collect::<Result<Vec<_>>>().map(Some).or_else(|error| match error {
             StorageError::Io { ref source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 let state = self.state.lock();

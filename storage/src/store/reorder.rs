@@ -8,7 +8,7 @@ use super::merge::{Merging, claimed};
 use super::{Core, Store};
 use crate::deletes::Part;
 use crate::error::{Result, StorageError};
-use proto::{ChunkId, ChunkLayout};
+use proto::{ChunkId, ChunkLayout, ScanTally};
 use std::sync::Arc;
 
 impl Store {
@@ -54,7 +54,7 @@ impl Core {
             let Some(segment) = segment.cloned() else { return Ok(None) };
             (segment, Arc::clone(&chunk.deletes), state.horizon(self.clock.elapsed(), self.options.snapshot_age_max))
         };
-        let input = segment.open(self.vfs.as_ref(), &self.files)?;
+        let input = segment.open(self.vfs.as_ref(), &self.files, &ScanTally::default())?;
         let sortable = layout.sort.iter().all(|column| input.field(*column).is_some());
         Ok(sortable.then(|| Merging::new(layout.clone(), true, vec![input], &deletes, horizon)))
     }

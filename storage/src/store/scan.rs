@@ -11,7 +11,7 @@ use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::compute::{BatchCoalescer, filter};
 use arrow::datatypes::{Int64Type, SchemaRef};
 use parking_lot::MutexGuard;
-use proto::{ChunkId, ColumnId, ColumnPredicate, CommitSeq, Latest, TxnId};
+use proto::{ChunkId, ColumnId, ColumnPredicate, CommitSeq, Latest, ScanTally, TxnId};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +35,8 @@ pub struct ScanRequest {
     pub latest: Option<Latest>,
     /// Largest batch returned.
     pub batch_rows: usize,
+    /// Where to count what it takes.
+    pub tally: Arc<ScanTally>,
 }
 
 /// The rows of one chunk, in no order across batches. Holds what it reads: dropping the chunk does not disturb it.
@@ -44,6 +46,7 @@ pub struct ChunkScan {
     latest: Option<Latest>,
     snapshot: CommitSeq,
     batch_rows: usize,
+    tally: Arc<ScanTally>,
     segments: VecDeque<SegmentPart>,
     current: Option<SegmentScan>,
     /// Last rows of series that are still to be returned.
@@ -62,6 +65,15 @@ struct SegmentPart {
     selection: Option<Selection>,
 }
 
+impl SegmentPart {
+    /// Which rows may match.
+    fn select(&self, predicates: &[ColumnPredicate], tally: &Arc<ScanTally>) -> Result<Selection> {
+        let selection = selected(&self.segment, predicates, tally)?;
+        tally.segment(self.view.chunk, self.segment.record.number, !selection.rows.is_empty());
+        Ok(selection)
+    }
+}
+
 impl Store {
     /// A chunk that got no rows yet has an empty scan.
     ///
@@ -76,16 +88,23 @@ impl Store {
         let (segments, delta, hidden) = loop {
             let (segments, delta, hidden) = self.visible(&request, &projection)?;
             let old_enough = segments.iter().filter(|segment| segment.record.seq_min <= request.snapshot.0);
-            if let Some(opened) = core.open_segments(request.chunk, &segments, old_enough)? {
+            if let Some(opened) = core.open_segments(request.chunk, &segments, old_enough, &request.tally)? {
                 break (opened, delta, hidden);
             }
         };
+        let tally = request.tally;
         let segments = segments.into_iter().map(|segment| {
             let view = hidden.view(Part::segment(segment.record.number));
             SegmentPart { segment, view, selection: None }
         });
-        let delta = delta.into_iter().filter(|(_, rows)| rows.may_match(&request.predicates));
-        let delta = delta.map(|(part, rows)| (rows, hidden.view(part))).collect();
+        let delta = delta.into_iter().filter(|(_, rows)| {
+            let may_match = rows.may_match(&request.predicates);
+            tally.memory_rows.add(rows.batch.num_rows());
+            tally.memory_rows_skipped.add(if may_match { 0 } else { rows.batch.num_rows() });
+            may_match
+        });
+        let delta = delta.map(|(part, rows)| (rows, hidden.view(part))).collect::<VecDeque<_>>();
+        tally.chunk(request.chunk, !delta.is_empty());
         Ok(ChunkScan {
             small: small(&projection, request.batch_rows),
             projection,
@@ -93,6 +112,7 @@ impl Store {
             latest: request.latest,
             snapshot: request.snapshot,
             batch_rows: request.batch_rows,
+            tally,
             segments: segments.collect(),
             current: None,
             last: None,
@@ -248,7 +268,7 @@ impl ChunkScan {
         }
         let mut rows = self.delta.iter().map(|(rows, _)| rows.batch.num_rows()).sum::<usize>();
         for part in &mut self.segments {
-            let selection = selected(&part.segment, &self.predicates)?;
+            let selection = part.select(&self.predicates, &self.tally)?;
             rows += selection.rows_count();
             part.selection = Some(selection);
         }
@@ -269,6 +289,7 @@ impl ChunkScan {
             latest: None,
             snapshot: self.snapshot,
             batch_rows: self.batch_rows,
+            tally: Arc::clone(&self.tally),
             segments: VecDeque::new(),
             current: None,
             last: None,
@@ -309,21 +330,24 @@ impl ChunkScan {
             if let Some(batch) = self.current.as_mut().and_then(|scan| scan.next()) {
                 return Some(batch);
             }
-            let SegmentPart { segment, view, selection } = self.segments.pop_front()?;
+            let mut part = self.segments.pop_front()?;
             let (projection, batch_rows) = (self.projection.clone(), self.batch_rows);
             if let Some(latest) = &self.latest {
-                match last_rows(&segment, &view, &projection, latest, self.snapshot) {
+                match last_rows(&part.segment, &part.view, &projection, latest, self.snapshot, &self.tally) {
                     Ok(None) => {}
                     Ok(Some(rows)) => {
+                        self.tally.segment(part.view.chunk, part.segment.record.number, true);
                         self.last = Some(rows);
                         continue;
                     }
                     Err(error) => return Some(Err(error)),
                 }
             }
-            let selection = selection.map_or_else(|| selected(&segment, &self.predicates), Ok);
+            let selection = part.selection.take().map_or_else(|| part.select(&self.predicates, &self.tally), Ok);
             let scan = selection.and_then(|rows| {
-                SegmentScan::of(segment, view, projection, &self.predicates, rows, self.snapshot, batch_rows)
+                let SegmentPart { segment, view, .. } = part;
+                let (predicates, tally) = (&self.predicates, Arc::clone(&self.tally));
+                SegmentScan::of(segment, view, projection, predicates, rows, self.snapshot, batch_rows, tally)
             });
             match scan {
                 Ok(scan) => self.current = Some(scan),

@@ -20,7 +20,7 @@ use crate::projection::{Projection, ScanColumn};
 use crate::segment::{READ_ROWS, Segment, SegmentScan};
 use arrow::array::AsArray;
 use arrow::datatypes::{Field, Int64Type};
-use proto::{ChunkId, ColumnId, CommitSeq, TxnId, UniqueKey};
+use proto::{ChunkId, ColumnId, CommitSeq, ScanTally, TxnId, UniqueKey};
 use std::sync::Arc;
 
 /// The rows of one write under one key, and where segments have the same.
@@ -100,7 +100,8 @@ impl Core {
         if near.is_empty() {
             return Ok(true);
         }
-        let Some(near) = self.open_segments(write.chunk, segments, near.into_iter())? else { return Ok(false) };
+        let near = self.open_segments(write.chunk, segments, near.into_iter(), &ScanTally::default())?;
+        let Some(near) = near else { return Ok(false) };
         let predicates = probe.rows.predicates(&probe.key.columns)?;
         let schema = write.rows.batch.schema();
         let field = |id: &ColumnId| {

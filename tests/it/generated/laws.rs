@@ -2,7 +2,7 @@
 //! query make the whole (ternary logic partitioning), a condition that is counted is one that is read row by row, the first
 //! rows of an order are its beginning, and two ways of asking for the last row of each series are one.
 
-use super::merge::{AGGREGATES, Kind, Merge, OF_WILD, OTHERS, comparable, merged};
+use super::merge::{AGGREGATES, Kind, Merge, OTHERS, comparable, merged};
 use super::place::{Refusal, Row};
 use super::query::{Generator, Query, named};
 use super::statement::{Constant, one_of};
@@ -174,14 +174,14 @@ fn aggregates(law: Law, rng: &mut StdRng) -> Case {
     let mut generator = Generator::new(rng);
     let from = generator.from();
     let keys = if law == Law::Groups { generator.keys() } else { Vec::new() };
-    let (items, merges) = some_aggregates(&mut generator, keys.is_empty());
+    let (items, merges) = some_aggregates(&mut generator);
     let head = format!("SELECT {} FROM {from}", named(&[&keys[..], &items].concat()));
     let tail = if keys.is_empty() { String::new() } else { format!(" GROUP BY {}", keys.join(", ")) };
     let query = generator.finish(head, tail);
     case(law, &query, query.parts().to_vec(), Check::Merged { keys: keys.len(), merges })
 }
 
-fn some_aggregates(generator: &mut Generator, ungrouped: bool) -> (Vec<String>, Vec<Merge>) {
+fn some_aggregates(generator: &mut Generator) -> (Vec<String>, Vec<Merge>) {
     let (mut items, mut merges) = (Vec::new(), Vec::new());
     let mut push = |text: &str, merge| {
         items.push(text.to_owned());
@@ -196,10 +196,6 @@ fn some_aggregates(generator: &mut Generator, ungrouped: bool) -> (Vec<String>, 
         let (text, merge) = AGGREGATES[generator.rng.random_range(0..AGGREGATES.len())];
         push(text, merge);
     }
-    if ungrouped {
-        let (text, merge) = OF_WILD[generator.rng.random_range(0..OF_WILD.len())];
-        push(text, merge);
-    }
     // Two rows of a join may have one time.
     if !generator.is_joined() && generator.rng.random_bool(0.3) {
         push(one_of(generator.rng, &OTHERS), Merge::Unknown);
@@ -211,7 +207,7 @@ fn having(rng: &mut StdRng) -> Case {
     let mut generator = Generator::new(rng);
     let from = generator.from();
     let keys = generator.keys();
-    let items = some_aggregates(&mut generator, false).0;
+    let items = some_aggregates(&mut generator).0;
     let head = format!("SELECT {} FROM {from}", named(&[&keys[..], &items].concat()));
     let tail = format!(" GROUP BY {}", keys.join(", "));
     let mut condition = || {
@@ -274,7 +270,7 @@ fn first_groups(rng: &mut StdRng) -> Case {
     let mut generator = Generator::new(rng);
     let from = generator.from();
     let keys = generator.keys();
-    let items = some_aggregates(&mut generator, false).0;
+    let items = some_aggregates(&mut generator).0;
     let mut order = Vec::new();
     if generator.rng.random_bool(0.3) {
         order.push(format!(

@@ -28,7 +28,7 @@ pub enum Kind {
 }
 
 /// Aggregates of `t` that are understood here.
-pub const AGGREGATES: [(&str, Merge); 15] = [
+pub const AGGREGATES: [(&str, Merge); 17] = [
     ("count(*)", Merge::Sum(Kind::Int)),
     ("count(t.host)", Merge::Sum(Kind::Int)),
     ("count(t.w)", Merge::Sum(Kind::Int)),
@@ -38,6 +38,8 @@ pub const AGGREGATES: [(&str, Merge); 15] = [
     ("sum(t.v * 2)", Merge::Sum(Kind::Float)),
     ("min(t.v)", Merge::Min(Kind::Float)),
     ("min(t.n)", Merge::Min(Kind::Int)),
+    ("max(t.w)", Merge::Max(Kind::Float)),
+    ("min(t.w)", Merge::Min(Kind::Float)),
     ("max(t.host)", Merge::Max(Kind::Text)),
     ("min(t.time)", Merge::Min(Kind::Text)),
     ("max(t.time)", Merge::Max(Kind::Text)),
@@ -45,10 +47,6 @@ pub const AGGREGATES: [(&str, Merge); 15] = [
     ("bool_or(t.v > 0)", Merge::Or),
     ("count(*) FILTER (WHERE t.b)", Merge::Sum(Kind::Int)),
 ];
-
-/// Left out of groups, a known fault: of a group that has NaN among its floats, `min` and `max` answer by the order of its
-/// rows. Without GROUP BY they are right.
-pub const OF_WILD: [(&str, Merge); 2] = [("max(t.w)", Merge::Max(Kind::Float)), ("min(t.w)", Merge::Min(Kind::Float))];
 
 /// Aggregates that only the whole has.
 pub const OTHERS: [&str; 4] =

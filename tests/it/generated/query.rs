@@ -117,8 +117,6 @@ impl<'a> Generator<'a> {
             )
             .to_owned();
         }
-        // Left out, known faults: `SELECT DISTINCT … IS NOT TRUE` fails (XX000); `-t.w` of NaN sorts before all others, and of 0
-        // is 0 where PostgreSQL says -0.
         let all = [
             "t.time",
             "t.device",
@@ -132,6 +130,8 @@ impl<'a> Generator<'a> {
             "t.v / 3",
             "t.n % 7",
             "-t.n",
+            "-t.w",
+            "t.b IS NOT TRUE",
             "upper(t.host)",
             "coalesce(t.host, '-')",
             "t.host || '/' || t.device",

@@ -17,6 +17,7 @@ use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast::{
     Delete, Expr, FromTable, Ident, SelectItem, SetExpr, Statement, TableWithJoins, Update, UpdateTableFromKind, With,
 };
+use engine::plan::{ExplainOptions, Explained, PlanNode, Title};
 use engine::types::TimeContext;
 use engine::{ColumnDef, PgType};
 use futures::StreamExt;
@@ -41,28 +42,29 @@ impl ChangePlan {
         self.returning.as_ref().map_or_else(|| self.query.params(), Returning::params)
     }
 
-    /// The first lines of EXPLAIN.
-    pub fn lines(&self) -> Vec<String> {
+    /// For EXPLAIN.
+    pub fn node(&self) -> PlanNode {
         let table = &self.target.table;
         let verb = if self.writing == Writing::Update { "Update" } else { "Delete" };
         let alias = if self.target.alias == table.name { String::new() } else { format!(" {}", self.target.alias) };
-        let mut lines = vec![format!("{verb} on {}{alias}  (cost=0.00..0.00 rows=0 width=0)", table.name)];
-        lines.push("  Removals staged: on the data node of each row's chunk".to_owned());
+        let mut node = PlanNode::new(Title::new(verb).on(format!("{}{alias}", table.name)));
+        node.tell_text("Removals staged", "on the data node of each row's chunk");
         if self.writing == Writing::Update {
             let name = |id| table.column_by_id(id).map(|column| column.name.clone());
             let dimensions = table.hypertable.iter().flat_map(|hypertable| hypertable.dimensions());
             let dimensions = dimensions.filter_map(name).collect::<Vec<_>>().join(", ");
-            lines.push(match dimensions.as_str() {
-                "" => "  New rows staged: in the table's only chunk".to_owned(),
-                of => format!("  New rows staged: routed by {of}"),
-            });
+            let place = match dimensions.as_str() {
+                "" => "in the table's only chunk".to_owned(),
+                of => format!("routed by {of}"),
+            };
+            node.tell_text("New rows staged", place);
         }
-        lines
+        node
     }
 
-    pub async fn read_lines(&self, session: &mut Session, verbose: bool) -> Result<Vec<String>> {
+    pub async fn explained_read(&self, session: &mut Session, options: &ExplainOptions) -> Result<Explained> {
         let own = own(session, &self.target).await;
-        query::plan_lines(session, &self.query, &own, false, verbose).await
+        query::explained(session, &self.query, &[], &own, options).await
     }
 }
 

@@ -22,8 +22,8 @@ use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast::{
     ConflictTarget, Expr, Ident, OnConflict, OnConflictAction, SelectItem, SetExpr, Statement,
 };
-use engine::plan::Relation;
 use engine::plan::target::{INCOMING, Narrowing};
+use engine::plan::{PlanNode, Relation, Value};
 use engine::types::TimeContext;
 use engine::{KeyDef, KeyKind, PgType, TableDef};
 use futures::StreamExt;
@@ -102,14 +102,12 @@ impl Conflict {
     }
 
     /// For EXPLAIN.
-    pub fn lines(&self) -> Vec<String> {
-        let resolution = if self.updates { "UPDATE" } else { "NOTHING" };
-        let names = self.arbiters.iter().map(|(key, _)| key.name.as_str()).collect::<Vec<_>>();
-        let mut lines = vec![format!("  Conflict Resolution: {resolution}")];
+    pub fn tell(&self, node: &mut PlanNode) {
+        node.tell_text("Conflict Resolution", if self.updates { "UPDATE" } else { "NOTHING" });
+        let names = self.arbiters.iter().map(|(key, _)| key.name.clone()).collect::<Vec<_>>();
         if !names.is_empty() {
-            lines.push(format!("  Conflict Arbiter Indexes: {}", names.join(", ")));
+            node.tell("Conflict Arbiter Indexes", Value::List(names));
         }
-        lines
     }
 
     /// Writes the rows that are to be written. They have the table's columns.

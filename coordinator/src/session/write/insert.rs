@@ -18,6 +18,7 @@ use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast::{
     Insert, OnInsert, Query, SelectItem, SetExpr, Statement, TableFactor, TableObject, With,
 };
+use engine::plan::{PlanNode, Title};
 use engine::types::TimeContext;
 use engine::{ColumnDef, PgType, TableDef};
 use futures::StreamExt;
@@ -90,8 +91,12 @@ impl InsertPlan {
     }
 
     /// For EXPLAIN.
-    pub fn conflict_lines(&self) -> Vec<String> {
-        self.conflict.as_ref().map(Conflict::lines).unwrap_or_default()
+    pub fn node(&self) -> PlanNode {
+        let mut node = PlanNode::new(Title::new("Insert").on(&self.target.table.name));
+        if let Some(conflict) = &self.conflict {
+            conflict.tell(&mut node);
+        }
+        node
     }
 }
 

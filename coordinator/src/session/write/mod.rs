@@ -41,7 +41,7 @@ use arrow::datatypes::SchemaRef;
 use change::ChangePlan;
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast::{Delete, Insert, Query, SetExpr, Statement, Update, With};
-use engine::plan::Memory;
+use engine::plan::{ExplainOptions, Explained, Memory};
 use engine::{PgType, TableDef};
 use futures::StreamExt;
 use insert::{InsertPlan, Way};
@@ -331,31 +331,26 @@ impl Session {
     }
 }
 
-/// The lines of EXPLAIN: what is read, and what is then staged where. `None` for a statement that does not write.
-pub(super) async fn explain(
+/// For EXPLAIN: what is read, and what is then staged where.
+///
+/// # Errors
+/// As of preparing it; `0A000` with ANALYZE.
+pub(super) async fn explained(
     session: &mut Session,
     statement: &Statement,
-    analyze: bool,
-    verbose: bool,
-) -> Result<Option<Vec<String>>> {
-    let Some(write) = Write::of(statement)? else { return Ok(None) };
-    if analyze {
+    options: &ExplainOptions,
+) -> Result<Explained> {
+    let write = Write::of(statement)?.ok_or_else(|| Error::internal("not a statement that writes"))?;
+    if options.analyze {
         return Err(Error::unsupported("EXPLAIN ANALYZE of a statement that writes"));
     }
     let plan = prepare_by(session, &write, &[], Way::Query).await?;
-    let (mut lines, read) = match &plan {
+    let (node, read) = match &plan {
         WritePlan::Insert(plan) => {
-            let mut lines = vec![format!("Insert on {}  (cost=0.00..0.00 rows=0 width=0)", plan.target.table.name)];
-            lines.extend(plan.conflict_lines());
             let source = plan.query().ok_or_else(|| Error::internal("an INSERT was planned without a query"))?;
-            (lines, query::plan_lines(session, source, &Vec::new(), false, verbose).await?)
+            (plan.node(), query::explained(session, source, &[], &Vec::new(), options).await?)
         }
-        WritePlan::Change(plan) => (plan.lines(), plan.read_lines(session, verbose).await?),
+        WritePlan::Change(plan) => (plan.node(), plan.explained_read(session, options).await?),
     };
-    let indented = read.iter().enumerate().map(|(n, line)| match n {
-        0 => format!("  ->  {line}"),
-        _ => format!("      {line}"),
-    });
-    lines.extend(indented);
-    Ok(Some(lines))
+    Ok(Explained { root: node.over(read.root), ..read })
 }

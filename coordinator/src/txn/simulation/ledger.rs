@@ -127,6 +127,7 @@ pub(super) fn rows_of(store: &Store, snapshot: CommitSeq, chunks: &[ChunkId]) ->
             predicates: Vec::new(),
             latest: None,
             batch_rows: 8192,
+            tally: Default::default(),
         })?;
         for batch in scan {
             let batch = batch?;

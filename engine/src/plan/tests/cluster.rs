@@ -3,7 +3,8 @@
 use crate::placement::slots_of;
 use crate::plan::target::{Narrowing, TARGET};
 use crate::plan::{
-    ChunkRequest, ChunkRows, ChunkStore, Engine, EngineOptions, Executor, Nodes, QueryContext, Relation, Relations,
+    ChunkRequest, ChunkRows, ChunkStore, Engine, EngineOptions, Executor, ExplainOptions, Explained, Nodes,
+    QueryContext, Relation, Relations,
 };
 use crate::{ChunkDef, ColumnDef, Hypertable, PgType, Settings, SpaceDimension, TableDef};
 use arrow::array::{
@@ -73,6 +74,8 @@ impl ChunkStore for Stored {
     fn scan(&self, request: ChunkRequest, pieces: usize) -> Result<Vec<ChunkRows>> {
         let chunks = self.0.chunks.lock();
         let rows = chunks.get(&request.chunk).map(|all| {
+            request.tally.chunk(request.chunk, true);
+            request.tally.memory_rows.add(all.num_rows());
             let columns = request.columns.iter().map(|wanted| {
                 let id = wanted.id.to_string();
                 let found = all.schema().fields().iter().position(|f| f.metadata().get(FIELD_ID) == Some(&id));
@@ -367,9 +370,14 @@ impl Cluster {
     }
 
     pub async fn explain(self: &Arc<Self>, sql: &str, push_down: bool, analyze: bool) -> String {
+        let options = ExplainOptions::new(analyze, false);
+        self.explained(sql, push_down, &options).await.lines(&options).join("\n")
+    }
+
+    pub async fn explained(self: &Arc<Self>, sql: &str, push_down: bool, options: &ExplainOptions) -> Explained {
         let context = self.context(push_down);
         let prepared = self.engine.prepare(&statement(sql), &[], &context).unwrap();
-        self.engine.explain(&prepared, &[], &context, analyze, false).await.unwrap().join("\n")
+        self.engine.explain(&prepared, &[], &context, options).await.unwrap()
     }
 }
 

@@ -1,8 +1,9 @@
 //! What is changed in a parsed statement before DataFusion plans it: the names of result columns (`names`), the
-//! types of number literals (`numbers`), rows (`rows`), calls (`arguments`, `calls`), and syntax that its planner has no
+//! types of number literals (`numbers`), rows (`rows`), calls (`arguments`, `calls`), operators that bind too loosely (`binding`), and syntax that its planner has no
 //! hook for (`syntax`).
 
 mod arguments;
+mod binding;
 mod calls;
 mod names;
 mod numbers;
@@ -83,6 +84,7 @@ impl VisitorMut for Pass<'_> {
     }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<Error> {
+        binding::rebind(expr);
         numbers::cast_digits(expr);
         ControlFlow::Continue(())
     }

@@ -145,6 +145,7 @@ pub(super) fn request(chunk: u32, snapshot: u64) -> ScanRequest {
         predicates: Vec::new(),
         latest: None,
         batch_rows: 1000,
+        tally: Default::default(),
     }
 }
 

@@ -161,6 +161,47 @@ fn pieces_of_a_scan_are_the_scan() {
     }
 }
 
+/// Every row of a chunk is either skipped for one reason, or left out after a look at it, or returned; whatever pieces
+/// the scan is read in.
+#[test]
+fn what_a_scan_counts_adds_up() {
+    let vfs = SimVfs::new(1);
+    let store = open(&vfs);
+    insert(&store, 1, 1, 1, &many(100_000)).unwrap();
+    store.seal(ChunkId(1)).unwrap();
+    let addresses = addressed(&store, request(1, 1)).unwrap().into_iter().map(|(_, at)| at);
+    store.stage(txn(2), SubTxn::FIRST, vec![removal(1, &addresses.step_by(9).collect::<Vec<_>>())]).unwrap();
+    store.commit(txn(2), CommitSeq(2), CommitMode::OnePhase).unwrap();
+    insert(&store, 3, 3, 1, &[row(1, "new", 0.5, 1), row(2, "new", 1000.0, 2)]).unwrap();
+    let text = |text: &str| Scalar::Text(text.to_owned());
+    let one_host = ColumnPredicate { column: HOST, kind: PredicateKind::OneOf(vec![text("host_07")]) };
+    for (predicates, least_skipped) in [
+        (vec![], 0),
+        (vec![range(HOST, Some(text("host_10")), Some(text("host_11")))], 90_000),
+        (vec![one_host], 90_000),
+        (vec![range(VALUE, Some(Scalar::Float(500.0)), None)], 100_000),
+        (vec![range(TIME, Some(Scalar::Int(90_000)), None)], 0),
+    ] {
+        for most in [1, 3] {
+            let scan = ScanRequest { predicates: predicates.clone(), ..request(1, 3) };
+            let tally = Arc::clone(&scan.tally);
+            let pieces = store.scan(scan).unwrap().cut(most, 1).unwrap();
+            let returned = pieces.into_iter().map(|piece| rows_of(piece).unwrap().len() as u64).sum::<u64>();
+            let totals = tally.totals();
+            let skipped =
+                totals.rows_skipped_by_statistics + totals.rows_skipped_by_bloom + totals.rows_skipped_by_series;
+            assert_eq!(totals.rows_read + skipped, 100_000, "{totals:?}");
+            assert!(skipped >= least_skipped, "{totals:?}");
+            let in_memory = totals.memory_rows - totals.memory_rows_skipped;
+            assert_eq!(totals.rows_read - totals.rows_filtered + in_memory, returned, "{totals:?}");
+            assert_eq!((totals.memory_rows, totals.segments_opened, totals.chunks_opened), (2, 1, 1));
+            assert_eq!(totals.segments_read, u64::from(totals.rows_read > 0));
+            assert_eq!(totals.bytes_read > 0, totals.rows_read > 0, "{totals:?}");
+            assert!(totals.bytes_remembered > 0, "the segment is open: {totals:?}");
+        }
+    }
+}
+
 #[test]
 fn a_nan_is_above_every_bound() {
     let vfs = SimVfs::new(1);
