@@ -10,12 +10,12 @@ use coordinator::txn::{self, Connector, Coordinator, NewNode, Peers, Seat};
 use engine::plan::{Engine, EngineOptions, Spill, Workers};
 use node::{Node, NodeOptions};
 use proto::wire::{GrpcNode, serve_peer};
-use proto::{DataNode, NodeName, SqlState};
+use proto::{DataNode, NodeAddress, NodeName, Publisher, Publishers, SqlState};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use storage::StoreOptions;
 use tokio::sync::oneshot;
@@ -109,6 +109,25 @@ impl Connector for Nodes {
             Some(node) => Ok(node.clone()),
             None => Ok(Arc::new(GrpcNode::new(address)?)),
         }
+    }
+
+    /// Built-in nodes listen nowhere.
+    fn are_connected(&self, names: &[NodeName]) -> bool {
+        let local = names.iter().filter(|name| self.local.contains_key(name)).count();
+        local == 0 || local == names.len()
+    }
+}
+
+/// Built-in nodes as they find each other, once all are open.
+#[derive(Default)]
+struct Neighbours(OnceLock<BTreeMap<NodeName, Weak<Node>>>);
+
+impl Publishers for Neighbours {
+    fn publisher(&self, node: &NodeAddress) -> proto::Result<Arc<dyn Publisher>> {
+        let name = &node.identity.name;
+        let neighbour = self.0.get().and_then(|nodes| nodes.get(name)?.upgrade());
+        let gone = || proto::Error::internal(format!("data node \"{name}\" is not in this process"));
+        Ok(neighbour.ok_or_else(gone)?)
     }
 }
 
@@ -343,6 +362,7 @@ async fn open_coordinator(
 
 fn open_local(world: &World, options: &ClusterOptions) -> anyhow::Result<BTreeMap<NodeName, Arc<Node>>> {
     let share = options.local_nodes.len().max(1);
+    let neighbours = Arc::new(Neighbours::default());
     let open = |name: &NodeName| {
         let dir = options.data_dir.join(name.as_str());
         let node_options = NodeOptions {
@@ -351,11 +371,21 @@ fn open_local(world: &World, options: &ClusterOptions) -> anyhow::Result<BTreeMa
             store: StoreOptions { delta_bytes_max: options.write_memory_bytes / share, ..StoreOptions::default() },
             ..NodeOptions::default()
         };
-        let node = Node::open(world.vfs.clone(), world.clock.clone(), world.rng.clone(), &dir, node_options)
-            .with_context(|| format!("cannot open {}", dir.display()))?;
+        let node = Node::open(
+            world.vfs.clone(),
+            world.clock.clone(),
+            world.rng.clone(),
+            &dir,
+            neighbours.clone(),
+            node_options,
+        )
+        .with_context(|| format!("cannot open {}", dir.display()))?;
         Ok((name.clone(), Arc::new(node)))
     };
-    options.local_nodes.iter().map(open).collect()
+    let nodes = options.local_nodes.iter().map(open).collect::<anyhow::Result<BTreeMap<_, _>>>()?;
+    let known = nodes.iter().map(|(name, node)| (name.clone(), Arc::downgrade(node))).collect();
+    neighbours.0.set(known).expect("it is set here only");
+    Ok(nodes)
 }
 
 async fn attach_local(core: &Arc<txn::Cluster>, local: &BTreeMap<NodeName, Arc<Node>>) -> anyhow::Result<()> {

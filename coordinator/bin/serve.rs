@@ -3,13 +3,14 @@
 use crate::args;
 use anyhow::{Context, bail};
 use engine::plan::EngineOptions;
-use node::{Node, NodeOptions};
+use node::{Node, NodeOptions, OverGrpc};
 use proto::wire::serve_node;
 use proto::{Clock, Rng, SystemClock, SystemRng};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use storage::{RealVfs, StoreOptions, Vfs};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -101,7 +102,8 @@ pub async fn node(args: args::Node) -> anyhow::Result<()> {
         store: StoreOptions { delta_bytes_max: args.write_memory.bytes(), ..StoreOptions::default() },
         ..NodeOptions::default()
     };
-    let node = Node::open(world.vfs, world.clock, world.rng, &args.data_dir, options)
+    let publishers = Arc::new(OverGrpc::on(Handle::current()));
+    let node = Node::open(world.vfs, world.clock, world.rng, &args.data_dir, publishers, options)
         .with_context(|| format!("cannot open {}", args.data_dir.display()))?;
     let node = Arc::new(node);
     let address = listener.local_addr()?;

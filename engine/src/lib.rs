@@ -21,6 +21,6 @@ pub mod settings;
 pub mod table;
 pub mod types;
 
-pub use settings::Settings;
+pub use settings::{Settings, Shuffling};
 pub use table::{ChunkDef, ColumnDef, Compression, Hypertable, KeyDef, KeyKind, Ordering, SpaceDimension, TableDef};
 pub use types::PgType;

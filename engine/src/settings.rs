@@ -1,5 +1,16 @@
 //! What a statement inherits from its session.
 
+/// Which joins have their rows sent from node to node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Shuffling {
+    /// Those that would be worse off otherwise: both sides are large, and lie apart.
+    #[default]
+    Auto,
+    /// All that can be, also those whose rows are together as they are.
+    On,
+    Off,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// IANA name or a fixed offset; timestamps are shown and text without an offset is read in it.
@@ -11,6 +22,8 @@ pub struct Settings {
     pub search_path: Vec<String>,
     /// `enable_partitionwise_aggregate`, the tutorial's switch for push-down. Off: nodes return bare rows.
     pub push_down: bool,
+    /// `seriatim.shuffle`: whether data nodes may send each other rows of a join.
+    pub shuffle: Shuffling,
     /// Parallel streams per process.
     pub partitions: usize,
 }
@@ -24,6 +37,7 @@ impl Default for Settings {
             database: "postgres".to_owned(),
             search_path: vec!["public".to_owned()],
             push_down: true,
+            shuffle: Shuffling::default(),
             partitions: 2,
         }
     }

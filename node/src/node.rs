@@ -1,4 +1,4 @@
-//! The node itself: the verbs of `DataNode` on a store.
+//! The node itself: the verbs of `DataNode` on a store, and what other nodes may ask.
 
 use crate::chunks::Chunks;
 use crate::queries::Queries;
@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use engine::plan::{EngineOptions, Executor, Spill};
 use proto::{
     ChunkId, ChunkLayout, ChunkStats, ChunkWrite, Clock, ClusterId, CommitMode, CommitSeq, DataNode, Error,
-    FragmentRequest, FragmentStream, NodeIdentity, NodeStatus, Result, Rng, SqlState, SubTxn, TxnId, TxnOutcome,
+    FetchRequest, FragmentRequest, FragmentStream, NodeIdentity, NodeStatus, Publisher, Publishers, Result, Rng,
+    SqlState, SubTxn, TxnId, TxnOutcome,
 };
 use std::ops::Range;
 use std::path::Path;
@@ -44,7 +45,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Opens the store in `dir` and starts the query threads. Blocks on the disk.
+    /// Opens the store in `dir` and starts the query threads. Blocks on the disk. `publishers` are the other nodes.
     ///
     /// # Errors
     /// The store's: a locked or damaged directory, another format. The folder for spilled rows cannot be emptied.
@@ -53,6 +54,7 @@ impl Node {
         clock: Arc<dyn Clock>,
         rng: Arc<dyn Rng>,
         dir: &Path,
+        publishers: Arc<dyn Publishers>,
         options: NodeOptions,
     ) -> Result<Node> {
         let store = Arc::new(Store::open(vfs, Arc::clone(&clock), rng, dir, options.store)?);
@@ -61,6 +63,7 @@ impl Node {
             engine.spill = Some(Spill::open(&dir.join("spill"), options.spill_bytes_max)?);
         }
         let executor = Executor::new(Arc::new(Chunks(Arc::clone(&store))), Arc::clone(&clock), &engine);
+        let executor = executor.with_publishers(publishers);
         let queries = Queries::new(executor, options.query_threads, options.reader_threads, clock)
             .map_err(|error| Error::new(SqlState::INTERNAL_ERROR, format!("could not start query threads: {error}")))?;
         Ok(Node { store, queries })
@@ -137,7 +140,10 @@ impl DataNode for Node {
 
     async fn execute(&self, fragment: FragmentRequest) -> Result<FragmentStream> {
         self.store.check_epoch(fragment.snapshot.epoch())?;
-        Ok(self.queries.start(fragment))
+        match fragment.shuffle.publishes {
+            None => Ok(self.queries.start(fragment)),
+            Some(_) => self.queries.publish(fragment).await,
+        }
     }
 
     async fn chunk_stats(&self, chunks: Vec<ChunkId>) -> Result<Vec<ChunkStats>> {
@@ -150,5 +156,19 @@ impl DataNode for Node {
 
     async fn drop_chunks(&self, chunks: Vec<ChunkId>) -> Result<()> {
         self.stored(move |store| store.drop_chunks(&chunks)).await
+    }
+}
+
+#[async_trait]
+impl Publisher for Node {
+    async fn fetch(&self, request: FetchRequest) -> Result<FragmentStream> {
+        self.store.check_epoch(request.snapshot.epoch())?;
+        let identity = self.stored(|store| Ok(store.status().identity)).await?;
+        if identity.as_ref() != Some(&request.from) {
+            let NodeIdentity { cluster, name } = &request.from;
+            let text = format!("this is not data node \"{name}\" of cluster {cluster}");
+            return Err(Error::new(SqlState::DATA_NODE_ASSIGNMENT, text));
+        }
+        self.queries.fetch(request).await
     }
 }

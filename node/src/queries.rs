@@ -5,13 +5,13 @@
 
 use engine::plan::{Executor, Task, Turn, Turns, Workers};
 use futures::{StreamExt, stream};
-use proto::{Clock, Error, FragmentMessage, FragmentRequest, FragmentStream, Result};
+use proto::{Clock, Error, FetchRequest, FragmentMessage, FragmentRequest, FragmentStream, Result};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
 
 /// Messages of one fragment that may wait for their receiver: one on its way, one behind it.
 const MESSAGES_AHEAD: usize = 2;
@@ -43,10 +43,47 @@ impl Queries {
     }
 
     pub(crate) fn start(&self, request: FragmentRequest) -> FragmentStream {
+        self.run(move |executor, turn| executor.start_in(&request, Some(turn)))
+    }
+
+    /// On return the rows can be fetched.
+    pub(crate) async fn publish(&self, request: FragmentRequest) -> Result<FragmentStream> {
+        self.started(move |executor| executor.start(&request)).await
+    }
+
+    /// On return the rows are taken; whoever does not want them drops the stream.
+    pub(crate) async fn fetch(&self, request: FetchRequest) -> Result<FragmentStream> {
+        self.started(move |executor| executor.fetch(&request)).await
+    }
+
+    async fn started(
+        &self,
+        start: impl FnOnce(&Executor) -> Result<FragmentStream> + Send + 'static,
+    ) -> Result<FragmentStream> {
+        let (started, waiting) = oneshot::channel();
+        let mut stream = self.run(move |executor, _| {
+            let stream = start(executor)?;
+            // Whoever waited may be gone, and with it the stream.
+            started.send(()).ok();
+            Ok(stream)
+        });
+        match waiting.await {
+            Ok(()) => Ok(stream),
+            Err(_) => match stream.next().await {
+                Some(Err(error)) => Err(error),
+                _ => Err(Error::internal("a fragment ended before it began")),
+            },
+        }
+    }
+
+    fn run(
+        &self,
+        start: impl FnOnce(&Executor, &Arc<Turn>) -> Result<FragmentStream> + Send + 'static,
+    ) -> FragmentStream {
         let (messages, received) = mpsc::channel(MESSAGES_AHEAD);
         let (executor, turn) = (Arc::clone(&self.executor), Arc::new(self.turns.turn()));
         let task = self.workers.start(async move {
-            if let Err(error) = run(&executor, request, &turn, &messages).await {
+            if let Err(error) = run(&executor, start, &turn, &messages).await {
                 messages.send(Err(error)).await.ok();
             }
         });
@@ -64,11 +101,11 @@ type Message = Result<FragmentMessage>;
 
 async fn run(
     executor: &Executor,
-    request: FragmentRequest,
+    start: impl FnOnce(&Executor, &Arc<Turn>) -> Result<FragmentStream>,
     turn: &Arc<Turn>,
     messages: &mpsc::Sender<Message>,
 ) -> Result<()> {
-    let mut stream = executor.start_in(&request, Some(turn))?;
+    let mut stream = start(executor, turn)?;
     while let Some(message) = stream.next().await {
         let unsent = match messages.try_send(Ok(message?)) {
             Ok(()) => continue,

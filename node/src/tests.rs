@@ -1,6 +1,6 @@
 //! Nodes on a simulated disk, called directly and over gRPC on the loopback: the answers must be the same.
 
-use crate::{Node, NodeOptions};
+use crate::{Node, NodeOptions, OverGrpc};
 use arrow::array::{Float64Array, Int32Array, RecordBatch, TimestampMicrosecondArray, UInt64Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::util::pretty::pretty_format_batches;
@@ -33,7 +33,8 @@ fn options() -> NodeOptions {
 
 fn open(vfs: &SimVfs) -> Node {
     let (clock, rng) = (Arc::new(SystemClock::new()), Arc::new(SystemRng));
-    Node::open(Arc::new(vfs.clone()), clock, rng, Path::new("/node"), options()).unwrap()
+    let publishers = Arc::new(OverGrpc::on(tokio::runtime::Handle::current()));
+    Node::open(Arc::new(vfs.clone()), clock, rng, Path::new("/node"), publishers, options()).unwrap()
 }
 
 struct World {
@@ -132,8 +133,13 @@ fn chunks(def: &TableDef) -> Vec<(ChunkDef, RecordBatch)> {
     numbered.map(chunk).collect()
 }
 
+fn as_nodes<N: DataNode>(nodes: BTreeMap<NodeName, Arc<N>>) -> BTreeMap<NodeName, Arc<dyn DataNode>> {
+    nodes.into_iter().map(|(name, node)| (name, node as Arc<dyn DataNode>)).collect()
+}
+
 /// Two attached nodes that hold the table, by the verbs of `DataNode`.
-async fn load(nodes: BTreeMap<NodeName, Arc<dyn DataNode>>) -> Arc<World> {
+async fn load<N: DataNode>(nodes: BTreeMap<NodeName, Arc<N>>) -> Arc<World> {
+    let nodes = as_nodes(nodes);
     let def = table();
     let mut writes: BTreeMap<NodeName, Vec<ChunkWrite>> = BTreeMap::new();
     let mut defs = Vec::new();
@@ -154,8 +160,8 @@ async fn load(nodes: BTreeMap<NodeName, Arc<dyn DataNode>>) -> Arc<World> {
     Arc::new(World { nodes, table })
 }
 
-fn local(disks: &[SimVfs; 2]) -> BTreeMap<NodeName, Arc<dyn DataNode>> {
-    let node = |(name, vfs): (&str, &SimVfs)| (NodeName::from(name), Arc::new(open(vfs)) as Arc<dyn DataNode>);
+fn local(disks: &[SimVfs; 2]) -> BTreeMap<NodeName, Arc<Node>> {
+    let node = |(name, vfs): (&str, &SimVfs)| (NodeName::from(name), Arc::new(open(vfs)));
     NAMES.into_iter().zip(disks).map(node).collect()
 }
 
@@ -200,7 +206,7 @@ const QUERIES: [&str; 7] = [
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn direct_and_over_grpc_the_answers_are_the_same() {
     let direct = load(local(&disks())).await;
-    let mut nodes: BTreeMap<NodeName, Arc<dyn DataNode>> = BTreeMap::new();
+    let mut nodes: BTreeMap<NodeName, Arc<GrpcNode>> = BTreeMap::new();
     let mut servers = Vec::new();
     for (name, node) in local(&disks()) {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -260,7 +266,7 @@ async fn rows_are_there_after_close_and_open() {
     let disks = disks();
     let open_nodes: Vec<_> = disks.iter().map(|vfs| Arc::new(open(vfs))).collect();
     let named = NAMES.into_iter().zip(&open_nodes);
-    let world = load(named.map(|(name, node)| (name.into(), node.clone() as Arc<dyn DataNode>)).collect()).await;
+    let world = load(named.map(|(name, node)| (name.into(), node.clone())).collect()).await;
     let before = query(&world, QUERIES[2], true, CommitSeq(1)).await.unwrap();
     for node in &open_nodes {
         node.close().await.unwrap();
@@ -279,7 +285,7 @@ async fn rows_are_there_after_close_and_open() {
         }
         tokio::task::yield_now().await;
     }
-    let again = Arc::new(World { nodes: local(&disks), table });
+    let again = Arc::new(World { nodes: as_nodes(local(&disks)), table });
     assert_eq!(query(&again, QUERIES[2], true, CommitSeq(1)).await.unwrap(), before);
 }
 
@@ -296,6 +302,7 @@ async fn a_fragment_that_is_no_plan_is_an_error() {
         time_zone: "UTC".into(),
         partitions: 2,
         now_us: 0,
+        shuffle: Default::default(),
     };
     let mut stream = node.execute(request).await.unwrap();
     assert_eq!(stream.next().await.unwrap().unwrap_err().code, SqlState::INTERNAL_ERROR);

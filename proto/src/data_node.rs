@@ -2,7 +2,8 @@
 //! the gRPC client; both must pass the same contract suite.
 
 use crate::{
-    ChunkId, ClusterId, ColumnId, ColumnPredicate, CommitSeq, NodeName, QueryId, Result, SubTxn, TableId, TxnId,
+    ChunkId, ClusterId, ColumnId, ColumnPredicate, CommitSeq, NodeName, QueryId, Result, Shuffle, SubTxn, TableId,
+    TxnId,
 };
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
@@ -124,6 +125,7 @@ pub struct FragmentRequest {
     pub partitions: u32,
     /// The statement's `now()`.
     pub now_us: i64,
+    pub shuffle: Shuffle,
 }
 
 #[derive(Debug, Clone)]
@@ -209,6 +211,9 @@ pub trait DataNode: Send + Sync + 'static {
 
     async fn outcome(&self, txn: TxnId) -> Result<TxnOutcome>;
 
+    /// Runs a fragment. One that publishes its rows answers with its metrics only, when all were taken; they can be
+    /// fetched as soon as this returns.
+    ///
     /// # Errors
     /// `ADMIN_SHUTDOWN` for a snapshot of an older coordinator than one that was here.
     async fn execute(&self, fragment: FragmentRequest) -> Result<FragmentStream>;

@@ -201,10 +201,15 @@ impl Error {
     /// value, a constraint, a race lost against another transaction read as on one machine.
     pub fn on_node(mut self, node: &crate::NodeName) -> Error {
         let of_the_statement = ["21", "22", "23", "40"].contains(&&self.code.as_str()[..2]);
-        if !of_the_statement && !self.message.starts_with('[') {
+        if !of_the_statement && !self.names_a_node() {
             self.message = format!("[{node}]: {}", self.message);
         }
         self
+    }
+
+    /// Whether it says on which node it happened, which need not be the one that reports it.
+    pub fn names_a_node(&self) -> bool {
+        self.message.starts_with('[')
     }
 }
 

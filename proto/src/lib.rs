@@ -1,5 +1,6 @@
 //! The words the processes share: identifiers, time, hash slots, errors, and `trait DataNode`,
-//! the one door between a coordinator and a node, with its gRPC form on both sides.
+//! the one door between a coordinator and a node, and `trait Publisher`, the one between nodes, with their gRPC forms on
+//! both sides.
 //!
 //! It is not a place for behaviour: nothing here touches a disk, plans a query or decides a commit.
 //!
@@ -12,7 +13,8 @@
 //! A write, seen from here: the coordinator calls `DataNode::stage` with Arrow IPC bodies, then either
 //! `commit(.., CommitMode::OnePhase)` or `prepare` followed by `commit(.., CommitMode::Prepared)`. In between, `discard`
 //! takes back what came behind a savepoint.
-//! A read is one `DataNode::execute`, whose stream the caller may drop at any time.
+//! A read is one `DataNode::execute` per node, whose stream the caller may drop at any time; of a join whose rows go from
+//! node to node, some of these publish rows, and other nodes take them by `Publisher::fetch`.
 
 pub mod data_node;
 pub mod env;
@@ -21,6 +23,7 @@ pub mod ids;
 pub mod ipc;
 pub mod peer;
 pub mod predicate;
+pub mod shuffle;
 pub mod slots;
 pub mod tally;
 pub mod time;
@@ -35,12 +38,13 @@ pub use error::{Error, Reaction, Result, SqlState};
 pub use ids::{ChunkId, ClusterId, ColumnId, CommitSeq, NodeName, QueryId, SubTxn, TableId, TxnId};
 pub use peer::{Peer, PeerIdentity};
 pub use predicate::{ColumnPredicate, Latest, PredicateKind, Scalar};
+pub use shuffle::{FetchRequest, NodeAddress, Publisher, Publishers, Shuffle, ShuffledInput, Source};
 pub use slots::{SLOTS_COUNT, Slot, SlotSet};
 pub use tally::{ScanTally, ScanTotals};
 pub use time::{TimeRange, TimeSlicing};
 
 /// Version of the wire between coordinator and node. Both sides must be equal.
-pub const PROTOCOL: u32 = 5;
+pub const PROTOCOL: u32 = 6;
 
 /// Largest gRPC message either side accepts. Writers cut their blocks well below it.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;

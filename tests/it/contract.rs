@@ -3,7 +3,7 @@
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
-use node::{Node, NodeOptions};
+use node::{Node, NodeOptions, OverGrpc};
 use proto::data_node::FIELD_ID;
 use proto::wire::{GrpcNode, serve_node};
 use proto::{
@@ -36,8 +36,10 @@ impl Subject {
 
     async fn open_on(vfs: SimVfs, over_grpc: bool) -> Subject {
         let (clock, rng) = (Arc::new(SystemClock::new()), Arc::new(SystemRng));
-        let opened = Node::open(Arc::new(vfs.clone()), clock, rng, Path::new("/node"), NodeOptions::default());
-        let local: Arc<dyn DataNode> = Arc::new(opened.unwrap());
+        let publishers = Arc::new(OverGrpc::on(tokio::runtime::Handle::current()));
+        let (dir, options) = (Path::new("/node"), NodeOptions::default());
+        let opened = Node::open(Arc::new(vfs.clone()), clock, rng, dir, publishers, options);
+        let local = Arc::new(opened.unwrap());
         if !over_grpc {
             return Subject { node: local, vfs, over_grpc, _server: None };
         }
@@ -103,6 +105,7 @@ fn fragment(snapshot: CommitSeq) -> FragmentRequest {
         time_zone: "UTC".into(),
         partitions: 1,
         now_us: 0,
+        shuffle: Default::default(),
     }
 }
 

@@ -32,6 +32,7 @@ mod lifecycle;
 mod overload;
 mod psql;
 mod readers;
+mod shuffle;
 mod slt;
 mod tsbs;
 mod tutorial;

@@ -1,5 +1,5 @@
-//! The scripts of `tests/slt`, each on a fresh cluster: in one process and on three, with push-down and without. A
-//! statement must answer the same in all four. Expected values come from PostgreSQL 15 or from TimescaleDB, as the head
+//! The scripts of `tests/slt`, each on a fresh cluster: in one process and on three, with push-down and without, and
+//! with joins shuffled between the nodes. A statement must answer the same in all six. Expected values come from PostgreSQL 15 or from TimescaleDB, as the head
 //! of each script says; `ts_*.slt` are about what PostgreSQL does not have and never run there.
 //!
 //! A failing record does not end its script: all failures of all scripts are shown together.
@@ -16,6 +16,8 @@ use tokio_postgres::{Config, SimpleQueryMessage};
 enum PushDown {
     On,
     Off,
+    /// On, and nodes send each other the rows of every join that can be done so.
+    Shuffled,
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,6 +38,16 @@ async fn scripts_on_three_processes_with_push_down() {
 #[tokio::test(flavor = "multi_thread")]
 async fn scripts_on_three_processes_without_push_down() {
     run_all(Shape::Processes, PushDown::Off).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scripts_on_three_processes_with_shuffles() {
+    run_all(Shape::Processes, PushDown::Shuffled).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scripts_embedded_with_shuffles() {
+    run_all(Shape::Embedded, PushDown::Shuffled).await;
 }
 
 /// That the expected values are PostgreSQL's own, whenever a server is at hand.
@@ -182,6 +194,7 @@ impl Connection {
         match database.push_down {
             Some(PushDown::On) => session.run("SET enable_partitionwise_aggregate = on").await,
             Some(PushDown::Off) => session.run("SET enable_partitionwise_aggregate = off").await,
+            Some(PushDown::Shuffled) => session.run("SET seriatim.shuffle = on").await,
             None => 0,
         };
         Ok(Connection { session, on_postgres: database.push_down.is_none() })

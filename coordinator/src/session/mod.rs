@@ -45,7 +45,7 @@ use crate::pg::backend::{Notice, Statements};
 use crate::txn::{Cluster, Transaction};
 use block::{Block, Isolation};
 use cursor::Cursors;
-use engine::{Settings, TableDef};
+use engine::{Settings, Shuffling, TableDef};
 use proto::{CommitSeq, Error, Result, SqlState, TxnId};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -201,6 +201,11 @@ impl Session {
             user,
             database: self.database.clone(),
             push_down: self.variables.is_on("enable_partitionwise_aggregate"),
+            shuffle: match self.variables.raw(variables::SHUFFLE) {
+                "on" => Shuffling::On,
+                "off" => Shuffling::Off,
+                _ => Shuffling::Auto,
+            },
             partitions: self.front.partitions,
         }
     }

@@ -17,7 +17,7 @@ use datafusion::sql::sqlparser::ast::{
 use engine::PgType;
 use engine::plan::{ExplainOptions, Explained, Nodes, PlanNode, Prepared, QueryContext, Title};
 use futures::StreamExt;
-use proto::{DataNode, Error, NodeName, Result, SqlState};
+use proto::{DataNode, Error, NodeAddress, NodeIdentity, NodeName, Result, SqlState};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -212,6 +212,18 @@ struct ClusterNodes(Arc<crate::txn::Cluster>);
 impl Nodes for ClusterNodes {
     fn node(&self, name: &NodeName) -> Result<Arc<dyn DataNode>> {
         self.0.nodes().get(name)
+    }
+
+    fn addresses(&self, names: &[NodeName]) -> Option<Vec<NodeAddress>> {
+        if !self.0.nodes().are_connected(names) {
+            return None;
+        }
+        let catalog = self.0.catalog();
+        let address = |name: &NodeName| {
+            let identity = NodeIdentity { cluster: self.0.id(), name: name.clone() };
+            Some(NodeAddress { identity, address: catalog.node(name).ok()?.address() })
+        };
+        names.iter().map(address).collect()
     }
 }
 

@@ -139,7 +139,8 @@ impl Link {
     }
 
     fn judge(&self, generation: u64, error: Error) -> Error {
-        match error.code == SqlState::CONNECTION_FAILURE {
+        // A node that lost another one, in a shuffle, is not lost itself.
+        match error.code == SqlState::CONNECTION_FAILURE && !error.names_a_node() {
             true => self.lost(generation, error),
             false => error.on_node(&self.0.name),
         }

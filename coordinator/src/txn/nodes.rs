@@ -11,6 +11,12 @@ use std::sync::Arc;
 pub trait Connector: Send + Sync + 'static {
     /// A handle to the node at `address` (`host:port`); it may connect on first use.
     fn connect(&self, name: &NodeName, address: &str) -> Result<Arc<dyn DataNode>>;
+
+    /// Whether these nodes can reach each other at their addresses.
+    fn are_connected(&self, names: &[NodeName]) -> bool {
+        _ = names;
+        true
+    }
 }
 
 pub struct Nodes {
@@ -43,6 +49,11 @@ impl Nodes {
     /// The node, for calls; they fail at once while it is down.
     pub fn get(&self, name: &NodeName) -> Result<Arc<dyn DataNode>> {
         Ok(Arc::new(self.link(name)?))
+    }
+
+    /// Whether these nodes can reach each other at the addresses the catalog has.
+    pub fn are_connected(&self, names: &[NodeName]) -> bool {
+        self.connector.are_connected(names)
     }
 
     pub fn is_up(&self, name: &NodeName) -> bool {

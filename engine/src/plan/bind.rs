@@ -7,6 +7,7 @@ use super::leading::Leading;
 use super::node::{Lead, Verdict, Window, Windows};
 use super::parameter;
 use super::scan::{ChunkScan, scan_properties};
+use super::shuffle::{FetchExec, ShuffledRows, Sources};
 use super::store::{ChunkRequest, ChunkRows, ChunkStore, ScanColumn};
 use super::turn::Turn;
 use arrow::array::{AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
@@ -43,7 +44,8 @@ const VISIT_TIME_SLOW: Duration = Duration::from_millis(3);
 /// A scan for addresses may wait for a chunk that is being sealed.
 const ADDRESSES: [ColumnId; 3] = [ColumnId::CHUNK, ColumnId::PART, ColumnId::ROW];
 
-/// A plan of the request's own: its chunks under the scans, its values in the place of parameters.
+/// A plan of the request's own: its chunks under the scans, its values in the place of parameters, and those who publish
+/// behind what is fetched.
 ///
 /// # Errors
 /// `PROTOCOL_VIOLATION` when the plan has a scan for which the request names no chunks.
@@ -53,9 +55,18 @@ pub(super) fn bind(
     store: &Arc<dyn ChunkStore>,
     clock: &Arc<dyn Clock>,
     turn: Option<&Arc<Turn>>,
+    published: &Sources,
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let values = parameter::decode(&request.values)?;
     let bound = parameter::instance(plan, &values, &mut |leaf| {
+        if let Some(rows) = leaf.downcast_ref::<ShuffledRows>() {
+            let input = request.shuffle.inputs.iter().find(|input| input.input == rows.input).ok_or_else(|| {
+                let message = format!("fragment that is not told who publishes rows {}", rows.input);
+                hide(Error::new(SqlState::PROTOCOL_VIOLATION, message))
+            })?;
+            let fetched = FetchExec::new(rows, input, request.snapshot, published.clone())?;
+            return Ok(Some(Arc::new(fetched) as Arc<dyn ExecutionPlan>));
+        }
         let Some(scan) = leaf.downcast_ref::<ChunkScan>() else { return Ok(None) };
         let Some(chunks) = request.scans.iter().find(|chunks| chunks.scan == scan.scan) else {
             let message = format!("fragment without chunks for scan {}", scan.scan);

@@ -1,18 +1,20 @@
-//! A fragment's plan as bytes. DataFusion encodes its own operators; this file adds `ChunkScan` and `GapFillExec`, told
+//! A fragment's plan as bytes. DataFusion encodes its own operators; this file adds our leaves and `GapFillExec`, told
 //! apart by whether they have an input, and `Slot`. Functions travel by name: every process of a cluster runs the same
 //! build.
 //!
-//! `ChunkScan` on the wire: `u32` length (little-endian) of a JSON header, the header, then an Arrow IPC body with one
-//! row, whose fields are the scan's (made nullable) and whose values are the columns' `missing` values.
+//! A leaf on the wire: `u32` length (little-endian) of a JSON header, the header, then an Arrow IPC body with one
+//! row, whose fields are the leaf's (made nullable) and whose values are the columns' `missing` values for `ChunkScan`, NULL
+//! for `ShuffledRows`.
 //! `GapFillExec` on the wire: its `Filling` as JSON.
 
 use super::error::{hide, reveal};
 use super::leading::Leading;
 use super::parameter::Slot;
 use super::scan::{ChunkScan, ScannedColumn};
+use super::shuffle::ShuffledRows;
 use crate::gapfill::GapFillExec;
-use arrow::array::RecordBatch;
-use arrow::datatypes::Schema;
+use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use arrow::datatypes::{Field, Schema};
 use bytes::Bytes;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::execution::TaskContext;
@@ -48,6 +50,13 @@ pub(super) fn decode(bytes: &[u8], context: &TaskContext) -> proto::Result<Arc<d
 #[derive(Debug)]
 struct ScanCodec;
 
+/// What the leaf is.
+#[derive(Serialize, Deserialize)]
+enum Leaf {
+    Scan(Header),
+    Shuffled { input: u32, partitions: usize, nullable: Vec<bool> },
+}
+
 #[derive(Serialize, Deserialize)]
 struct Header {
     scan: u32,
@@ -68,6 +77,16 @@ fn damaged(what: impl std::fmt::Display) -> datafusion::error::DataFusionError {
     hide(Error::internal(format!("damaged operator in a fragment: {what}")))
 }
 
+fn write_leaf(leaf: &Leaf, fields: Vec<Field>, values: Vec<ArrayRef>, buffer: &mut Vec<u8>) -> Result<()> {
+    let json = serde_json::to_vec(leaf).map_err(damaged)?;
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(1));
+    let row = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), values, &options)?;
+    buffer.extend_from_slice(&u32::try_from(json.len()).map_err(damaged)?.to_le_bytes());
+    buffer.extend_from_slice(&json);
+    buffer.extend_from_slice(&ipc::encode_body(&row).map_err(hide)?);
+    Ok(())
+}
+
 impl PhysicalExtensionCodec for ScanCodec {
     fn try_encode(
         &self,
@@ -77,6 +96,14 @@ impl PhysicalExtensionCodec for ScanCodec {
     ) -> Result<()> {
         if let Some(gaps) = plan.downcast_ref::<GapFillExec>() {
             return serde_json::to_writer(buffer, gaps.filling()).map_err(damaged);
+        }
+        if let Some(rows) = plan.downcast_ref::<ShuffledRows>() {
+            let schema = rows.schema();
+            let nullable = schema.fields().iter().map(|field| field.is_nullable()).collect();
+            let fields = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true));
+            let nulls = schema.fields().iter().map(|field| new_null_array(field.data_type(), 1)).collect();
+            let leaf = Leaf::Shuffled { input: rows.input, partitions: rows.partitions(), nullable };
+            return write_leaf(&leaf, fields.collect(), nulls, buffer);
         }
         let Some(scan) = plan.downcast_ref::<ChunkScan>() else {
             return Err(hide(Error::unsupported(format!("sending {} to a data node", plan.name()))));
@@ -91,15 +118,9 @@ impl PhysicalExtensionCodec for ScanCodec {
             leading: scan.leading.clone(),
             partitions: scan.partitions(),
         };
-        let json = serde_json::to_vec(&header).map_err(damaged)?;
-        let fields = scan.fields().map(|field| field.with_nullable(true)).collect::<Vec<_>>();
-        let values = scan.columns.iter().map(|c| c.missing.to_array()).collect::<Result<Vec<_>>>()?;
-        let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(1));
-        let row = RecordBatch::try_new_with_options(Arc::new(Schema::new(fields)), values, &options)?;
-        buffer.extend_from_slice(&u32::try_from(json.len()).map_err(damaged)?.to_le_bytes());
-        buffer.extend_from_slice(&json);
-        buffer.extend_from_slice(&ipc::encode_body(&row).map_err(hide)?);
-        Ok(())
+        let fields = scan.fields().map(|field| field.with_nullable(true)).collect();
+        let values = scan.columns.iter().map(|c| c.missing.to_array()).collect::<Result<_>>()?;
+        write_leaf(&Leaf::Scan(header), fields, values, buffer)
     }
 
     fn try_decode(
@@ -115,8 +136,20 @@ impl PhysicalExtensionCodec for ScanCodec {
         }
         let (length, rest) = buffer.split_first_chunk::<4>().ok_or_else(|| damaged("too short"))?;
         let (json, body) = rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(|| damaged("cut"))?;
-        let header: Header = serde_json::from_slice(json).map_err(damaged)?;
+        let leaf = serde_json::from_slice(json).map_err(damaged)?;
         let row = ipc::decode_body(Bytes::copy_from_slice(body)).map_err(hide)?;
+        let header: Header = match leaf {
+            Leaf::Scan(header) => header,
+            Leaf::Shuffled { input, partitions, nullable } => {
+                if row.num_columns() != nullable.len() || partitions == 0 {
+                    return Err(damaged("columns do not match"));
+                }
+                let fields = row.schema_ref().fields().iter().zip(nullable);
+                let fields = fields.map(|(field, nullable)| field.as_ref().clone().with_nullable(nullable));
+                let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+                return Ok(Arc::new(ShuffledRows::new(input, schema, partitions, None)));
+            }
+        };
         if row.num_columns() != header.columns.len() || row.num_rows() != 1 || header.partitions == 0 {
             return Err(damaged("columns do not match"));
         }

@@ -8,7 +8,7 @@
 use super::error::hide;
 use arrow::array::{Array, RecordBatch};
 use arrow::compute::concat_batches;
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, Result, Statistics};
 use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
@@ -120,6 +120,17 @@ impl CollectedExec {
     /// Whether its rows are known to be too many.
     pub fn is_refused(&self) -> bool {
         matches!(self.collected.known(), Some(Seen::TooMany))
+    }
+
+    /// Whether `plan` takes its rows.
+    pub fn is_in(&self, plan: &Arc<dyn ExecutionPlan>) -> bool {
+        let mut found = false;
+        let look = plan.apply(|node| {
+            let collected = node.downcast_ref::<CollectedExec>();
+            found |= collected.is_some_and(|other| Arc::ptr_eq(&other.collected, &self.collected));
+            Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+        });
+        look.is_ok() && found
     }
 
     /// Collects the first rows, or joins those who do.

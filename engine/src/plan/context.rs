@@ -6,7 +6,7 @@ use crate::{ChunkDef, Settings, TableDef};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use parking_lot::Mutex;
-use proto::{CommitSeq, DataNode, NodeName, QueryId, Result, TxnId};
+use proto::{CommitSeq, DataNode, NodeAddress, NodeName, QueryId, Result, TxnId};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,6 +16,12 @@ pub trait Nodes: Send + Sync {
     /// # Errors
     /// When there is no such node, or it is known to be unreachable.
     fn node(&self, name: &NodeName) -> Result<Arc<dyn DataNode>>;
+
+    /// Where these nodes find each other, in this order; `None` when they cannot.
+    fn addresses(&self, names: &[NodeName]) -> Option<Vec<NodeAddress>> {
+        _ = names;
+        None
+    }
 }
 
 /// Finds a relation as a statement names it; without a schema, along the session's search path.
@@ -105,7 +111,7 @@ impl Scope {
         relations.iter().filter_map(|(name, found)| Some((name.clone(), found.clone()?))).collect()
     }
 
-    /// Numbers the scans of a plan.
+    /// Numbers the scans of a plan, and what else its fragments read.
     pub fn next_scan(&self) -> u32 {
         self.next_scan.fetch_add(1, Ordering::Relaxed)
     }

@@ -295,7 +295,7 @@ impl Engine {
         {
             prepared.templates.keep(Arc::new(template));
         }
-        let plan = fragment(plan, push_down, state.config_options()).map_err(reveal)?;
+        let plan = fragment(plan, &scope, state.config_options()).map_err(reveal)?;
         Ok(Planned { plan, task })
     }
 
@@ -482,8 +482,8 @@ pub(super) async fn run_collecting_builds(
     optimizer.hash_join_single_partition_threshold = usize::MAX;
     optimizer.hash_join_single_partition_threshold_rows = usize::MAX;
     let plan = state.create_physical_plan(&prepared.plan).await.map_err(reveal)?;
-    let plan = fragment(plan, context.settings.push_down, state.config_options()).map_err(reveal)?;
-    let task = Arc::new(TaskContext::from(&state).with_runtime(Arc::clone(&engine.runtime)));
+    let plan = fragment(plan, &scope, state.config_options()).map_err(reveal)?;
+    let task = task(state.config().clone(), &engine.runtime, engine.pace());
     let rows = execute_stream(Arc::clone(&plan), task).map_err(reveal)?.try_collect().await.map_err(reveal)?;
     Ok((plan, rows))
 }

@@ -2,12 +2,14 @@
 //! order the fragment gives them. Dropping a stream drops the node's stream, which cancels the work there.
 //!
 //! Mostly a leaf. A fragment that takes rows along has below it the plans that yield them; it waits for them, and if they
-//! are too many it does not leave: the coordinator does its work in its place ([`late`](super::late)).
+//! are too many it does not leave: the coordinator does its work in its place ([`late`](super::late)). One that reads
+//! what others publish has those below it; they are started before it leaves, and are never executed as operators.
 
 use super::context::Scope;
 use super::error::hide;
 use super::late::{KeyFilter, Late, Outcome, Settled, settle};
 use super::metrics::{Answer, FragmentMetrics};
+use super::shuffle::LateInput;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
@@ -25,7 +27,10 @@ use datafusion::physical_plan::{
 use futures::future::{BoxFuture, Shared, WeakShared};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
-use proto::{ColumnPredicate, Error, FragmentMessage, FragmentRequest, NodeName, Reaction, ScanChunks, SqlState};
+use proto::{
+    ColumnPredicate, Error, FragmentMessage, FragmentRequest, NodeName, Reaction, ScanChunks, Shuffle, SqlState,
+    Traffic,
+};
 use std::fmt;
 use std::sync::Arc;
 
@@ -54,7 +59,7 @@ pub(super) struct NodePart {
     pub scans: Vec<ScanChunks>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct RemoteExec {
     pub fragment: Arc<Fragment>,
     /// What each node reported at its end.
@@ -96,9 +101,18 @@ impl RemoteExec {
         self.settling.done.lock().clone()
     }
 
+    /// What one node's run has cost.
+    pub fn answered(&self, part: usize, metrics: &Bytes, waited_us: u64, traffic: Option<Traffic>) {
+        let metrics = FragmentMetrics::decode(metrics).map(|metrics| metrics.of_plan(&self.fragment.plan));
+        self.answers.lock()[part] = metrics.map(|metrics| Answer { metrics, waited_us, traffic });
+    }
+
     /// Waits for what the fragment needs; once, for all partitions.
-    fn settle(&self, context: &Arc<TaskContext>) -> Shared<Work> {
+    pub fn settle(&self, context: &Arc<TaskContext>) -> Shared<Work> {
         let mut work = self.settling.work.lock();
+        if let Some(shuffled) = self.settling.shuffled.lock().clone() {
+            return async move { Ok(shuffled) }.boxed().shared();
+        }
         if let Some(under_way) = work.as_ref().and_then(WeakShared::upgrade) {
             return under_way;
         }
@@ -106,7 +120,11 @@ impl RemoteExec {
         let settle = async move {
             let settled = settle(&fragment, &context).await.map_err(Arc::new)?;
             *settling.done.lock() = Some(settled.outcome());
-            Ok(Arc::new(settled))
+            let settled = Arc::new(settled);
+            if matches!(&*settled, Settled::Sent { inputs, .. } if !inputs.is_empty()) {
+                *settling.shuffled.lock() = Some(Arc::clone(&settled));
+            }
+            Ok(settled)
         };
         let shared = settle.boxed().shared();
         *work = shared.downgrade();
@@ -136,9 +154,12 @@ struct Settling {
     /// Held by the partitions that wait.
     work: Mutex<Option<WeakShared<Work>>>,
     done: Mutex<Option<Outcome>>,
+    /// What it reads of others was published for all of its partitions, also for one that asks when all that waited are
+    /// gone.
+    shuffled: Mutex<Option<Arc<Settled>>>,
 }
 
-type Work = BoxFuture<'static, std::result::Result<Arc<Settled>, Arc<DataFusionError>>>;
+pub(super) type Work = BoxFuture<'static, std::result::Result<Arc<Settled>, Arc<DataFusionError>>>;
 
 impl fmt::Debug for Settling {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -146,7 +167,13 @@ impl fmt::Debug for Settling {
     }
 }
 
-fn request(plan: Bytes, values: Bytes, scans: Vec<ScanChunks>, scope: &Scope) -> FragmentRequest {
+pub(super) fn request(
+    plan: Bytes,
+    values: Bytes,
+    scans: Vec<ScanChunks>,
+    shuffle: Shuffle,
+    scope: &Scope,
+) -> FragmentRequest {
     let context = &scope.context;
     FragmentRequest {
         query: context.query,
@@ -158,6 +185,7 @@ fn request(plan: Bytes, values: Bytes, scans: Vec<ScanChunks>, scope: &Scope) ->
         time_zone: context.settings.time_zone.clone(),
         partitions: u32::try_from(context.settings.partitions.max(1)).unwrap_or(u32::MAX),
         now_us: context.settings.now_us,
+        shuffle,
     }
 }
 
@@ -178,7 +206,10 @@ impl ExecutionPlan for RemoteExec {
     }
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        self.fragment.late.sides.iter().map(|(_, side)| side).collect()
+        let late = &self.fragment.late;
+        let few = late.inputs.iter().filter_map(|input| input.few.as_ref());
+        let producers = late.inputs.iter().map(|input| &input.producer);
+        late.sides.iter().map(|(_, side)| side).chain(producers).chain(few).collect()
     }
 
     fn apply_expressions(
@@ -190,12 +221,20 @@ impl ExecutionPlan for RemoteExec {
 
     fn replace_children(
         self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
+        mut children: Vec<Arc<dyn ExecutionPlan>>,
         _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let late = self.fragment.late.clone();
+        let mut producers = children.split_off(late.sides.len());
+        let mut few = producers.split_off(late.inputs.len()).into_iter();
         let sides = late.sides.iter().map(|(number, _)| *number).zip(children).collect();
-        Ok(Arc::new(self.with_late(Late { sides, ..late })))
+        let inputs = late.inputs.into_iter().zip(producers);
+        let inputs = inputs.map(|(input, producer)| {
+            let few = input.few.as_ref().and_then(|_| few.next());
+            LateInput { producer, few, ..input }
+        });
+        let inputs = inputs.collect();
+        Ok(Arc::new(self.with_late(Late { sides, inputs, ..late })))
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
@@ -214,7 +253,7 @@ impl ExecutionPlan for RemoteExec {
             return Ok(Box::pin(EmptyRecordBatchStream::new(self.schema())));
         }
         let settle = (!self.fragment.late.is_empty()).then(|| self.settle(&context));
-        let (fragment, schema, answers) = (self.fragment.clone(), self.schema(), Arc::clone(&self.answers));
+        let (fragment, schema, remote) = (self.fragment.clone(), self.schema(), self.clone());
         let rows = BaselineMetrics::new(&self.metrics, partition);
         let waited = Time::new();
 
@@ -228,9 +267,11 @@ impl ExecutionPlan for RemoteExec {
                 Some(settle) => Some(settle.await.map_err(DataFusionError::Shared)?),
                 None => None,
             };
-            let (bytes, parts) = match settled.as_deref() {
-                None => (&fragment.bytes, &fragment.parts),
-                Some(Settled::Sent { bytes, parts, .. }) => (bytes, parts),
+            let (bytes, parts, inputs) = match settled.as_deref() {
+                None => (&fragment.bytes, &fragment.parts, Vec::new()),
+                Some(Settled::Sent { bytes, parts, inputs, .. }) => {
+                    (bytes, parts, inputs.iter().map(|input| input.for_node(name)).collect())
+                }
                 Some(Settled::Instead { .. }) if partition > 0 => return Ok(()),
                 Some(Settled::Instead { plan, .. }) => {
                     let mut instead = execute_stream(Arc::clone(plan), context)?;
@@ -243,7 +284,9 @@ impl ExecutionPlan for RemoteExec {
                     return Ok(());
                 }
             };
-            let request = request(bytes.clone(), fragment.values.clone(), parts[partition].scans.clone(), &scope);
+            let shuffle = Shuffle { publishes: None, inputs };
+            let scans = parts[partition].scans.clone();
+            let request = request(bytes.clone(), fragment.values.clone(), scans, shuffle, &scope);
             let node = scope.context.nodes.node(name).map_err(failed)?;
             let mut messages = timed(&waited, node.execute(request)).await.map_err(failed)?;
             let mut complete = false;
@@ -259,8 +302,7 @@ impl ExecutionPlan for RemoteExec {
                     FragmentMessage::Metrics(bytes, traffic) => {
                         complete = true;
                         let waited_us = waited.value() as u64 / 1_000;
-                        let metrics = FragmentMetrics::decode(&bytes).map(|metrics| metrics.of_plan(&fragment.plan));
-                        answers.lock()[partition] = metrics.map(|metrics| Answer { metrics, waited_us, traffic });
+                        remote.answered(partition, &bytes, waited_us, traffic);
                     }
                 }
             }
@@ -277,12 +319,12 @@ async fn timed<T>(waited: &Time, wanted: impl Future<Output = T>) -> T {
     wanted.await
 }
 
-fn cut_short() -> Error {
+pub(super) fn cut_short() -> Error {
     Error::new(SqlState::CONNECTION_FAILURE, "the answer ended early").reaction(Reaction::Retry)
 }
 
 /// The batch under the fragment's own schema; names and metadata may have changed on the way, types must not.
-fn conformed(batch: RecordBatch, schema: &SchemaRef) -> proto::Result<RecordBatch> {
+pub(super) fn conformed(batch: RecordBatch, schema: &SchemaRef) -> proto::Result<RecordBatch> {
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(schema.clone(), batch.columns().to_vec(), &options)
         .map_err(|error| Error::internal(format!("a fragment answered with other columns than planned: {error}")))

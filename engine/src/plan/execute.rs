@@ -7,6 +7,7 @@ use super::marks::is_lasting;
 use super::memory::SharedMemory;
 use super::metrics::FragmentMetrics;
 use super::pace::{Pace, paced};
+use super::shuffle::{Sources, publish};
 use super::spill::Spill;
 use super::store::ChunkStore;
 use super::turn::Turn;
@@ -14,17 +15,17 @@ use crate::Settings;
 use crate::semantics::{config, session_state};
 use arrow::array::{Array, RecordBatch};
 use bytes::Bytes;
+use datafusion::common::Result;
 use datafusion::execution::TaskContext;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion::prelude::SessionConfig;
-use futures::StreamExt;
-use futures::stream;
+use futures::{Stream, StreamExt, stream};
 use lru::LruCache;
 use parking_lot::Mutex;
-use proto::{Clock, FragmentMessage, FragmentRequest, FragmentStream};
+use proto::{Clock, FetchRequest, FragmentMessage, FragmentRequest, FragmentStream, Publishers, Shuffle};
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -81,6 +82,7 @@ pub struct Executor {
     store: Arc<dyn ChunkStore>,
     clock: Arc<dyn Clock>,
     runtime: Arc<RuntimeEnv>,
+    published: Sources,
     /// By bytes and by the settings that functions take from their session.
     decoded: Mutex<LruCache<(Bytes, String, u32), Plan>>,
 }
@@ -89,7 +91,13 @@ type Plan = Arc<dyn ExecutionPlan>;
 
 impl Executor {
     pub fn new(store: Arc<dyn ChunkStore>, clock: Arc<dyn Clock>, options: &EngineOptions) -> Executor {
-        Executor { store, clock, runtime: runtime(options), decoded: Mutex::new(LruCache::new(DECODED_MAX)) }
+        let published = Sources::default();
+        Executor { store, clock, runtime: runtime(options), published, decoded: Mutex::new(LruCache::new(DECODED_MAX)) }
+    }
+
+    /// Finds the nodes that fragments fetch rows from.
+    pub fn with_publishers(self, publishers: Arc<dyn Publishers>) -> Executor {
+        Executor { published: Sources { publishers, ..self.published }, ..self }
     }
 
     /// Starts a fragment. The work happens where the stream is polled, and on that runtime's threads; dropping the
@@ -101,33 +109,54 @@ impl Executor {
         self.start_in(request, None)
     }
 
-    /// As `start`, for one of many fragments.
+    /// As `start`, for one of many fragments. Those that nodes send each other rows for take no turns: one that waits for
+    /// another must not keep it from working.
     ///
     /// # Errors
     /// As `start`.
     pub fn start_in(&self, request: &FragmentRequest, turn: Option<&Arc<Turn>>) -> proto::Result<FragmentStream> {
         let started = self.clock.elapsed();
+        let turn = turn.filter(|_| request.shuffle == Shuffle::default());
         let context = task(
             config(&settings_of(request)),
             &self.runtime,
             Pace { clock: Arc::clone(&self.clock), turn: turn.cloned() },
         );
         let plan = self.decoded(request)?;
-        let plan = bind(&plan, request, &self.store, &self.clock, turn).map_err(reveal)?;
+        let plan = bind(&plan, request, &self.store, &self.clock, turn, &self.published).map_err(reveal)?;
         let plan = paced(plan).map_err(reveal)?;
-        let batches = execute_stream(Arc::clone(&plan), context).map_err(reveal)?;
-        let batches = batches.flat_map(|batch| match batch {
-            Ok(batch) => {
-                stream::iter(cut(batch).into_iter().map(|b| Ok(FragmentMessage::Batch(b))).collect::<Vec<_>>())
+        let batches = match request.shuffle.publishes {
+            None => messages(execute_stream(Arc::clone(&plan), context).map_err(reveal)?).boxed(),
+            Some(number) => {
+                let key = (request.snapshot, number);
+                let taken = publish(&self.published.exchanges, &plan, key, &context).map_err(reveal)?;
+                stream::once(taken).filter_map(|()| async { None }).boxed()
             }
-            Err(error) => stream::iter(vec![Err(reveal(error))]),
-        });
+        };
         let clock = Arc::clone(&self.clock);
         let metrics = stream::once(async move {
             let elapsed_us = (clock.elapsed() - started).as_micros() as u64;
             Ok(FragmentMessage::Metrics(FragmentMetrics::of(plan.as_ref(), elapsed_us).encode(), None))
         });
         Ok(batches.chain(metrics).boxed())
+    }
+
+    /// A partition of what a fragment publishes here. The work of that fragment happens where the stream is polled.
+    ///
+    /// # Errors
+    /// When there is none (any more).
+    pub fn fetch(&self, request: &FetchRequest) -> proto::Result<FragmentStream> {
+        let FetchRequest { snapshot, exchange, partition, .. } = *request;
+        let published = self.published.exchanges.take(snapshot, exchange, partition)?;
+        let end = FragmentMetrics { elapsed_us: 0, operators: Vec::new() };
+        let end = stream::once(async move { Ok(FragmentMessage::Metrics(end.encode(), None)) });
+        Ok(messages(published).chain(end).boxed())
+    }
+
+    /// Whether no rows wait to be fetched.
+    #[cfg(test)]
+    pub(super) fn publishes_nothing(&self) -> bool {
+        self.published.exchanges.is_empty()
     }
 
     /// Statements come again, and decoding their plan costs as much as running it. What is kept was never executed.
@@ -169,6 +198,15 @@ pub(super) fn task(mut config: SessionConfig, runtime: &Arc<RuntimeEnv>, pace: P
     let (scalar, higher) = (HashMap::new(), HashMap::new());
     let (aggregate, window) = (HashMap::new(), HashMap::new());
     Arc::new(TaskContext::new(None, String::new(), config, scalar, higher, aggregate, window, Arc::clone(runtime)))
+}
+
+fn messages(
+    batches: impl Stream<Item = Result<RecordBatch>> + Send,
+) -> impl Stream<Item = proto::Result<FragmentMessage>> + Send {
+    batches.flat_map(|batch| match batch {
+        Ok(batch) => stream::iter(cut(batch).into_iter().map(|b| Ok(FragmentMessage::Batch(b))).collect::<Vec<_>>()),
+        Err(error) => stream::iter(vec![Err(reveal(error))]),
+    })
 }
 
 /// Pieces that fit into a message each. A single row is never cut.

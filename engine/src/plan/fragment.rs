@@ -8,6 +8,7 @@
 
 use super::check::scans_declare_no_hash;
 use super::codec;
+use super::context::Scope;
 use super::error::reveal;
 use super::exchange::{Fragment, NodePart, RemoteExec};
 use super::join::Join;
@@ -16,8 +17,10 @@ use super::parameter;
 use super::scan::ChunkScan;
 use super::sent::SentRows;
 use super::shards::{Shards, home};
+use super::shuffle::{LateInput, ShuffledRows};
 use super::subquery;
 use crate::gapfill::GapFillExec;
+use bytes::Bytes;
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::config::ConfigOptions;
@@ -33,30 +36,31 @@ use datafusion::physical_plan::{
     Distribution, ExecutionPlan, ExecutionPlanProperties, Partitioning, replace_children_if_necessary,
 };
 use proto::{NodeName, ScanChunks};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 type Plan = Arc<dyn ExecutionPlan>;
 
-/// Turns a plan with `ChunkScan` leaves into one the coordinator can execute. With `push_down` off, nodes return bare
+/// Turns a plan with `ChunkScan` leaves into one the coordinator can execute. With push-down off, nodes return bare
 /// rows.
 ///
 /// # Errors
 /// When not even the scans can be sent, or DataFusion refuses the cut plan.
-pub(super) fn fragment(plan: Plan, push_down: bool, options: &ConfigOptions) -> Result<Plan> {
-    if !push_down {
-        return cut(plan, Some("enable_partitionwise_aggregate is off".to_owned()), options);
+pub(super) fn fragment(plan: Plan, scope: &Scope, options: &ConfigOptions) -> Result<Plan> {
+    if !scope.context.settings.push_down {
+        return cut(plan, Some("enable_partitionwise_aggregate is off".to_owned()), scope, options);
     }
     // A plan that cannot be encoded in part is run with bare scans; both ways give the same rows.
-    cut(plan.clone(), None, options).or_else(|error| {
+    cut(plan.clone(), None, scope, options).or_else(|error| {
         tracing::debug!(%error, "push-down given up");
         let error = reveal(error).message;
-        cut(plan, Some(format!("part of the plan cannot be sent ({error})")), options)
+        cut(plan, Some(format!("part of the plan cannot be sent ({error})")), scope, options)
     })
 }
 
 /// `bare`: why nodes are to return bare rows.
-fn cut(plan: Plan, bare: Option<String>, options: &ConfigOptions) -> Result<Plan> {
-    let mut cutter = Cutter::new(bare, options.execution.target_partitions);
+fn cut(plan: Plan, bare: Option<String>, scope: &Scope, options: &ConfigOptions) -> Result<Plan> {
+    let mut cutter = Cutter::new(bare, options.execution.target_partitions, scope);
     let plan = match whole(&plan).filter(|_| cutter.bare.is_none()) {
         Some(shards) => cutter.gather(plan, &shards, false, "")?,
         // Had the statement asked for an order, the plan would end in a merge.
@@ -70,8 +74,8 @@ fn cut(plan: Plan, bare: Option<String>, options: &ConfigOptions) -> Result<Plan
 ///
 /// # Errors
 /// As of cutting.
-pub(super) fn recut(plan: Plan, partitions: usize) -> Result<Plan> {
-    let plan = Cutter::new(None, partitions).placed(plan)?;
+pub(super) fn recut(plan: Plan, partitions: usize, scope: &Scope) -> Result<Plan> {
+    let plan = Cutter::new(None, partitions, scope).placed(plan)?;
     scans_declare_no_hash(plan.as_ref())?;
     Ok(one_stream(plan, true))
 }
@@ -134,10 +138,11 @@ pub(super) fn can_travel(name: &str) -> bool {
     )
 }
 
-pub(super) struct Cutter {
+pub(super) struct Cutter<'a> {
+    pub scope: &'a Scope,
     /// Why nodes are to return bare rows; `None`: they do all they can.
     pub bare: Option<String>,
-    partitions: usize,
+    pub partitions: usize,
     fragments: u32,
     /// Sides of joins that fragments take along.
     pub sides: Vec<Plan>,
@@ -145,9 +150,9 @@ pub(super) struct Cutter {
     pub filters: Vec<KeyFilter>,
 }
 
-impl Cutter {
-    fn new(bare: Option<String>, partitions: usize) -> Cutter {
-        Cutter { bare, partitions, fragments: 0, sides: Vec::new(), filters: Vec::new() }
+impl<'a> Cutter<'a> {
+    fn new(bare: Option<String>, partitions: usize, scope: &'a Scope) -> Cutter<'a> {
+        Cutter { scope, bare, partitions, fragments: 0, sides: Vec::new(), filters: Vec::new() }
     }
 
     /// The whole of `plan` as the coordinator runs it.
@@ -175,6 +180,10 @@ impl Cutter {
         }
         if let Some(join) = Join::of(&plan) {
             return self.place_join(&plan, &join);
+        }
+        if let Some(rows) = plan.downcast_ref::<ShuffledRows>() {
+            let shards = rows.from.as_ref().map(|from| from.shards.clone());
+            return Ok(Piece { plan, shards });
         }
         let pieces = plan.children().into_iter().cloned().map(|child| self.place(child)).collect::<Result<Vec<_>>>()?;
         if pieces.iter().all(|piece| piece.shards.is_none()) {
@@ -276,9 +285,13 @@ impl Cutter {
 
     /// Ships `plan` to the nodes of `shards`; each returns one stream, `ordered` if the plan's partitions are.
     pub fn gather(&mut self, plan: Plan, shards: &Shards, ordered: bool, why: &str) -> Result<Plan> {
-        let plan = one_stream(plan, ordered);
+        Ok(Arc::new(self.ship(one_stream(plan, ordered), &shards.nodes, why)?))
+    }
+
+    /// Ships `plan` as it is.
+    pub fn ship(&mut self, plan: Plan, nodes: &BTreeSet<NodeName>, why: &str) -> Result<RemoteExec> {
         let mut parts: Vec<NodePart> =
-            shards.nodes.iter().map(|node| NodePart { node: node.clone(), scans: Vec::new() }).collect();
+            nodes.iter().map(|node| NodePart { node: node.clone(), scans: Vec::new() }).collect();
         let results = subquery::results_used(&plan)?;
         let mut late = Late { partitions: self.partitions, results, ..Late::default() };
         plan.apply(|node| {
@@ -288,18 +301,29 @@ impl Cutter {
             if let Some(sent) = node.downcast_ref::<SentRows>() {
                 late.sides.push((sent.side, self.sides[sent.side as usize].clone()));
             }
+            late.inputs.extend(node.downcast_ref().and_then(LateInput::of));
             Ok(TreeNodeRecursion::Continue)
         })?;
+        let (bytes, values) = Cutter::encoded(&plan, &late)?;
+        let (number, why) = (self.next_fragment(), why.to_owned());
+        Ok(RemoteExec::new(Fragment { number, plan, bytes, values, parts, why, late }))
+    }
+
+    pub fn next_fragment(&mut self) -> u32 {
+        self.fragments += 1;
+        self.fragments
+    }
+
+    /// The plan and the values of its parameters.
+    pub fn encoded(plan: &Plan, late: &Late) -> Result<(Bytes, Bytes)> {
         // With sides that are empty as yet: whether it can travel must be known now.
         let travelling = match late.sides.is_empty() {
             true => plan.clone(),
             false => SentRows::replaced(plan.clone(), |sent| sent.filled(Vec::new()))?,
         };
         let bytes = codec::encode(&parameter::with_slots(&travelling)?).map_err(super::error::hide)?;
-        let values = parameter::encode(&parameter::values_in(&plan)?)?;
-        self.fragments += 1;
-        let fragment = Fragment { number: self.fragments, plan, bytes, values, parts, why: why.to_owned(), late };
-        Ok(Arc::new(RemoteExec::new(fragment)))
+        let values = parameter::encode(&parameter::values_in(plan)?)?;
+        Ok((bytes, values))
     }
 }
 
@@ -371,7 +395,7 @@ fn judge(plan: &Plan, pieces: &[Piece]) -> Result<Shards, String> {
     if all.nodes.len() == 1 {
         return Ok(match inputs[..] {
             [input] => input.after(plan.as_ref()),
-            _ => Shards { spaces: Default::default(), ..all },
+            _ => Shards { spaces: Default::default(), keys: Vec::new(), ..all },
         });
     }
     let [input] = inputs[..] else {

@@ -94,7 +94,7 @@ impl Join {
             }
         }
         let spaces = self.spaces(&left.spaces, &right.spaces);
-        Ok(Shards { spaces, ..all })
+        Ok(Shards { spaces, keys: Vec::new(), ..all })
     }
 
     pub fn input(&self, side: Side) -> &Arc<dyn ExecutionPlan> {
@@ -170,7 +170,7 @@ impl Join {
             Side::Left => self.spaces(&none, &shards.spaces),
             Side::Right => self.spaces(&shards.spaces, &none),
         };
-        Shards { spaces, ..shards.clone() }
+        Shards { spaces, keys: Vec::new(), ..shards.clone() }
     }
 
     /// Output columns that hold an unchanged space value, given those of the inputs.

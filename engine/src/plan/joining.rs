@@ -1,8 +1,9 @@
 //! How a join is cut, together with the exchanges right below it. In this order:
 //!
 //! 1. Rows that match are on one node: it joins there.
-//! 2. One side may go to the nodes of the other: it is sent along if it turns out to be small, else the coordinator joins.
-//! 3. The coordinator joins. If the side it reads first is small, the other is told which rows can match.
+//! 2. One side may go to the nodes of the other: it is sent along if it turns out to be small.
+//! 3. Both sides are large: the nodes send each other their rows (`shuffle`), and join what they got.
+//! 4. The coordinator joins. If the side it reads first is small, the other is told which rows can match.
 
 use super::collected::CollectedExec;
 use super::fragment::{Cutter, Piece, cannot_travel, limits_all, ordered_inputs};
@@ -11,6 +12,7 @@ use super::late::KeyFilter;
 use super::sent::SentRows;
 use super::shards::column;
 use super::trace::traced;
+use crate::Shuffling;
 use datafusion::common::Result;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
@@ -23,21 +25,27 @@ use std::sync::Arc;
 type Plan = Arc<dyn ExecutionPlan>;
 
 /// One input of a join.
-struct Input {
+pub(super) struct Input {
     /// Where its partitions meet for the join.
-    exchange: Option<Plan>,
+    pub exchange: Option<Plan>,
     /// What is below that.
-    piece: Piece,
-    wanted: Distribution,
-    ordered: bool,
-    /// Of the input as it was planned.
-    partitions: usize,
+    pub piece: Piece,
+    pub wanted: Distribution,
+    /// The join needs its order, or passes it on.
+    pub ordered: bool,
+    /// Of the input as it was planned, as is all below.
+    pub partitioning: Partitioning,
+    pub is_sorted: bool,
     /// As the planner guesses.
-    rows_count: Option<usize>,
+    pub rows_count: Option<usize>,
 }
 
 impl Input {
-    fn joined(&self, below: Plan) -> Result<Plan> {
+    pub fn partitions(&self) -> usize {
+        self.partitioning.partition_count()
+    }
+
+    pub fn joined(&self, below: Plan) -> Result<Plan> {
         match &self.exchange {
             Some(exchange) => replace_children_if_necessary(Arc::clone(exchange), vec![below]),
             None => Ok(below),
@@ -50,14 +58,14 @@ impl Input {
             (Some(_), _) => self.joined(below),
             (None, Distribution::SinglePartition | Distribution::UnspecifiedDistribution) => Ok(below),
             (None, keyed) => {
-                let partitioning = keyed.clone().create_partitioning(self.partitions);
+                let partitioning = keyed.clone().create_partitioning(self.partitions());
                 Ok(Arc::new(RepartitionExec::try_new(below, partitioning)?))
             }
         }
     }
 }
 
-impl Cutter {
+impl Cutter<'_> {
     pub fn place_join(&mut self, plan: &Plan, join: &Join) -> Result<Piece> {
         let ordered = ordered_inputs(plan);
         let wanted = plan.input_distribution_requirements().into_per_child();
@@ -66,10 +74,10 @@ impl Cutter {
             let exchange = meets(child).then(|| Arc::clone(child));
             let below = exchange.as_ref().map_or(child, |exchange| exchange.children()[0]);
             let piece = self.place(Arc::clone(below))?;
-            let partitions = child.output_partitioning().partition_count();
+            let (partitioning, is_sorted) = (child.output_partitioning().clone(), child.output_ordering().is_some());
             let statistics = StatisticsContext::new().compute(child.as_ref(), &StatisticsArgs::new())?;
             let rows_count = statistics.num_rows.get_value().copied();
-            inputs.push(Input { exchange, piece, wanted, ordered, partitions, rows_count });
+            inputs.push(Input { exchange, piece, wanted, ordered, partitioning, is_sorted, rows_count });
         }
         let inputs: [Input; 2] = inputs.try_into().unwrap_or_else(|_| unreachable!("a join has two inputs"));
         let as_they_are = |[left, right]: [Input; 2]| {
@@ -80,6 +88,11 @@ impl Cutter {
             [None, None] => return Ok(Piece::local(as_they_are(inputs)?)),
             _ if let Some(why) = cannot_travel(plan) => why,
             _ if limits_all(plan) => "one limit over all data nodes is wanted".to_owned(),
+            _ if self.scope.context.settings.shuffle == Shuffling::On
+                && let Some(shuffled) = self.shuffled(plan, join, &inputs, None)? =>
+            {
+                return Ok(shuffled);
+            }
             [left, right] => {
                 let together = match (left, right) {
                     (Some(left), Some(right)) => join.together(left, right),
@@ -90,6 +103,13 @@ impl Cutter {
                     Err(why) => match [Side::Left, Side::Right].into_iter().find(|side| sendable(join, *side, &inputs))
                     {
                         Some(side) => return self.send(plan, join, side, inputs),
+                        None if self.both_large(join, &inputs) => {
+                            let few = self.perhaps_few(join, &inputs[0], &why)?;
+                            match self.shuffled(plan, join, &inputs, few)? {
+                                Some(shuffled) => return Ok(shuffled),
+                                None => why,
+                            }
+                        }
                         None => why,
                     },
                 }
@@ -139,7 +159,10 @@ impl Cutter {
         let single = left.exchange.is_some() || gathered[0].output_partitioning().partition_count() == 1;
         // It is read to its end before the first row of the other side is asked for.
         if self.bare.is_none() && single && cannot_travel(plan).is_none() && !too_many(&gathered[0]) {
-            let collected: Plan = Arc::new(CollectedExec::new(gathered[0].clone(), join.rows_max()));
+            let collected = match gathered[0].is::<CollectedExec>() {
+                true => gathered[0].clone(),
+                false => Arc::new(CollectedExec::new(gathered[0].clone(), join.rows_max())),
+            };
             if self.learn(join, Side::Left, &collected, &gathered[1]) {
                 gathered[0] = collected;
             }
@@ -152,6 +175,14 @@ impl Cutter {
             });
         }
         replace_children_if_necessary(Arc::clone(plan), joined)
+    }
+
+    /// The left rows as the coordinator would read them: should they be few, that is better than a shuffle. `None` when
+    /// they are known to be many.
+    fn perhaps_few(&mut self, join: &Join, left: &Input, why: &str) -> Result<Option<Plan>> {
+        let Some(shards) = &left.piece.shards else { return Ok(None) };
+        let rows = self.gather(left.piece.plan.clone(), shards, left.ordered, why)?;
+        Ok(Some(Arc::new(CollectedExec::new(rows, join.rows_max()))))
     }
 
     /// Scans below `other` will be told the keys of `rows`, which are those of `side`. Whether there are any.

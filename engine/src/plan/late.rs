@@ -3,11 +3,13 @@
 
 use super::bounds;
 use super::codec;
-use super::collected::{Collected, CollectedExec, Seen, Work};
+use super::collected::{Collected, CollectedExec, Head, Seen, Work};
+use super::context::Scope;
 use super::exchange::{Fragment, NodePart};
 use super::pace::paced;
 use super::scan::ChunkScan;
 use super::sent::SentRows;
+use super::shuffle::{self, LateInput, ShuffledRows, Started};
 use super::subquery;
 use super::trace::Traced;
 use arrow::array::{Array, ArrayRef};
@@ -18,7 +20,8 @@ use datafusion::execution::TaskContext;
 use datafusion::functions_aggregate::min_max::{MaxAccumulator, MinAccumulator};
 use datafusion::logical_expr::Accumulator;
 use datafusion::logical_expr::physical_planning_context::ScalarSubqueryResults;
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::{ExecutionPlan, Partitioning};
 use futures::future::Shared;
 use proto::{ChunkId, ColumnPredicate, PredicateKind, Scalar};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -45,6 +48,8 @@ pub(super) struct Late {
     pub filters: Vec<KeyFilter>,
     /// Results of scalar subqueries the plan uses.
     pub results: Option<ScalarSubqueryResults>,
+    /// What it reads of other fragments, which are to publish it.
+    pub inputs: Vec<LateInput>,
     /// How wide the coordinator runs what it has to do itself after all.
     pub partitions: usize,
 }
@@ -52,9 +57,10 @@ pub(super) struct Late {
 /// How a fragment leaves.
 pub(super) enum Settled {
     /// To its nodes, with these bytes and chunks.
-    Sent { bytes: Bytes, parts: Vec<NodePart>, learnt: Vec<Learnt> },
-    /// Not at all: a side has too many rows, and the coordinator runs this in one stream instead. The plan begins with
-    /// the rows that are in hand; they are kept here until then.
+    Sent { bytes: Bytes, parts: Vec<NodePart>, learnt: Vec<Learnt>, inputs: Vec<Started> },
+    /// Not at all: a side has too many rows, of this fragment or of one that was to publish for it, or rows that were to be
+    /// shuffled are few; and the coordinator runs this in one stream instead. Where the plan still takes the rows that are in hand, they are kept here until
+    /// then.
     Instead { plan: Arc<dyn ExecutionPlan>, _in_hand: Vec<Shared<Work>> },
 }
 
@@ -84,6 +90,11 @@ pub(super) struct Learnt {
 
 impl Late {
     pub fn is_empty(&self) -> bool {
+        self.is_known() && self.inputs.is_empty()
+    }
+
+    /// Whether plan and chunks are as they were encoded.
+    fn is_known(&self) -> bool {
         self.sides.is_empty() && self.filters.is_empty() && self.results.is_none()
     }
 
@@ -101,8 +112,9 @@ impl Late {
 pub(super) async fn settle(fragment: &Fragment, context: &Arc<TaskContext>) -> Result<Settled> {
     let late = &fragment.late;
     // All sides are worked out at the same time.
-    let in_hand = late.sides.iter().map(|(number, _)| late.side(*number).head(Arc::clone(context)));
-    let in_hand = in_hand.collect::<Vec<_>>();
+    let refused = late.sides.iter().any(|(number, _)| late.side(*number).is_refused());
+    let in_hand = late.sides.iter().filter(|_| !refused);
+    let in_hand = in_hand.map(|(number, _)| late.side(*number).head(Arc::clone(context))).collect::<Vec<_>>();
     let heads = futures::future::try_join_all(in_hand.iter().cloned()).await.map_err(DataFusionError::Shared)?;
     let heads = late.sides.iter().map(|(number, _)| *number).zip(heads).collect::<BTreeMap<_, _>>();
     let sizes = heads.iter().map(|(number, head)| (head.bytes_count(), *number));
@@ -110,15 +122,67 @@ pub(super) async fn settle(fragment: &Fragment, context: &Arc<TaskContext>) -> R
         let (_, largest) = sizes.max().expect("no sides have no bytes");
         late.side(largest).collected.refuse();
     }
-    if late.sides.iter().any(|(number, _)| late.side(*number).is_refused()) {
-        let collected = |sent: &SentRows| {
-            let side = late.sides.iter().find(|(number, _)| *number == sent.side);
-            Ok(Arc::clone(&side.expect("a fragment has all the sides its plan names").1))
-        };
-        let plan = SentRows::replaced(Arc::clone(&fragment.plan), collected)?;
-        let plan = paced(super::fragment::recut(plan, late.partitions)?)?;
-        return Ok(Settled::Instead { plan, _in_hand: in_hand });
+    let mut stays = late.sides.iter().any(|(number, _)| late.side(*number).is_refused());
+    let mut below = Vec::new();
+    if !stays {
+        let few = late.inputs.iter().filter_map(LateInput::few).filter(|few| !few.is_refused());
+        let few = few.map(|few| few.head(Arc::clone(context)));
+        let heads = futures::future::try_join_all(few).await.map_err(DataFusionError::Shared)?;
+        stays = heads.iter().any(|head| matches!(head.seen, Seen::All(_)));
     }
+    if !stays {
+        let settling = late.inputs.iter().map(|input| input.producer().settle(context));
+        below = futures::future::try_join_all(settling).await.map_err(DataFusionError::Shared)?;
+        stays = below.iter().any(|settled| matches!(**settled, Settled::Instead { .. }));
+    }
+    let scope = context.session_config().get_extension::<Scope>();
+    let scope = scope.expect("the engine executes with its scope in the config");
+    if stays {
+        drop(below);
+        let plan = whole(Arc::clone(&fragment.plan), late)?;
+        let plan = paced(super::fragment::recut(plan, late.partitions, &scope)?)?;
+        let sides = late.sides.iter().map(|(number, _)| late.side(*number));
+        let _in_hand = sides.zip(in_hand).filter(|(side, _)| side.is_in(&plan)).map(|(_, rows)| rows).collect();
+        return Ok(Settled::Instead { plan, _in_hand });
+    }
+    let (bytes, parts, learnt) = match late.is_known() {
+        true => (fragment.bytes.clone(), fragment.parts.clone(), Vec::new()),
+        false => completed(fragment, &heads).await?,
+    };
+    let started = late.inputs.iter().zip(below).map(|(input, settled)| shuffle::start(input, settled, &scope));
+    let inputs = futures::future::try_join_all(started).await?;
+    Ok(Settled::Sent { bytes, parts, learnt, inputs })
+}
+
+/// The plan of a fragment that does not leave, with all that it was to be sent or to read from others below it.
+fn whole(plan: Arc<dyn ExecutionPlan>, late: &Late) -> Result<Arc<dyn ExecutionPlan>> {
+    let plan = SentRows::replaced(plan, |sent| {
+        let side = late.sides.iter().find(|(number, _)| *number == sent.side);
+        Ok(Arc::clone(&side.expect("a fragment has all the sides its plan names").1))
+    })?;
+    ShuffledRows::replaced(plan, |rows| {
+        let input = late.inputs.iter().find(|input| input.number == rows.input);
+        let input = input.expect("a fragment has all the inputs its plan names");
+        let published = &input.producer().fragment;
+        let exchange = published.plan.downcast_ref::<RepartitionExec>().expect("what is published ends in an exchange");
+        let below = match input.is_few() {
+            true => Arc::clone(input.few.as_ref().expect("it was collected")),
+            false => whole(Arc::clone(exchange.input()), &published.late)?,
+        };
+        match exchange.partitioning() {
+            // Rows in one stream are to have as many partitions as those they meet.
+            Partitioning::Hash(keys, _) if input.exchanges || (input.is_few() && rows.partitions() > 1) => {
+                let again = Partitioning::Hash(keys.clone(), rows.partitions());
+                Ok(Arc::new(RepartitionExec::try_new(below, again)?))
+            }
+            _ => Ok(below),
+        }
+    })
+}
+
+/// The fragment with what it has waited for.
+async fn completed(fragment: &Fragment, heads: &BTreeMap<u32, Head>) -> Result<(Bytes, Vec<NodePart>, Vec<Learnt>)> {
+    let late = &fragment.late;
     let plan = SentRows::replaced(Arc::clone(&fragment.plan), |sent| match &heads[&sent.side].seen {
         Seen::All(rows) => sent.filled(vec![rows.clone()]),
         Seen::TooMany => unreachable!("too many rows are refused"),
@@ -143,7 +207,7 @@ pub(super) async fn settle(fragment: &Fragment, context: &Arc<TaskContext>) -> R
         None => plan,
     };
     let bytes = codec::encode(&plan).map_err(super::error::hide)?;
-    Ok(Settled::Sent { bytes, parts, learnt })
+    Ok((bytes, parts, learnt))
 }
 
 /// Tells the scans of `plan` their `predicates`, and leaves in `parts` the chunks that may match.

@@ -9,7 +9,8 @@
 //!    A statement that runs again takes a `template`: the physical plan of a former run, whose constants are exchanged
 //!    (`parameter`).
 //! 3. `fragment::fragment` cuts the plan: what can run where the rows are (`shards`) is encoded (`codec`) and replaced
-//!    by an `exchange::RemoteExec`. Joins are cut by `joining`, as `join` allows; `check` refuses what would join wrongly.
+//!    by an `exchange::RemoteExec`. Joins are cut by `joining`, as `join` allows, or by `shuffle`, when nodes are to send
+//!    each other rows; `check` refuses what would join wrongly.
 //! 4. Executing the rest on the coordinator makes each `RemoteExec` call `DataNode::execute` on its nodes. Some wait for
 //!    rows (`collected`, put into the plan where `sent` stood) or results (`subquery`) that go along, or that tell
 //!    which values a scan can skip (`trace`): `late` puts them in.
@@ -54,6 +55,7 @@ mod provider;
 mod scan;
 mod sent;
 mod shards;
+mod shuffle;
 mod spill;
 mod stack;
 mod store;

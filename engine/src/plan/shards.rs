@@ -21,6 +21,8 @@ pub(super) struct Shards {
     pub homes: Result<Arc<Homes>, String>,
     /// Output columns that hold an unchanged space value: with `homes`, equal values of one of them are on one node.
     pub spaces: BTreeSet<usize>,
+    /// After a shuffle: rows that agree in one column of each of these are on one node. Empty when that is not known.
+    pub keys: Vec<BTreeSet<usize>>,
 }
 
 pub(super) type Homes = BTreeMap<NodeName, SlotSet>;
@@ -45,7 +47,7 @@ impl Shards {
         let space = table.hypertable.as_ref().and_then(|hypertable| hypertable.space.as_ref());
         let Some(space) = space else {
             let homes = Err(format!("\"{}\" has no space column", table.name));
-            return Some(Shards { nodes, homes, spaces: BTreeSet::new() });
+            return Some(Shards { nodes, homes, spaces: BTreeSet::new(), keys: Vec::new() });
         };
         let column = table.column_by_id(space.column).map_or("?", |column| &column.name);
         let homes = match disjoint(&homes, &homes) {
@@ -53,14 +55,15 @@ impl Shards {
             false => Err(format!("rows of one \"{column}\" may lie on several data nodes")),
         };
         let spaces = scan.columns.iter().enumerate().filter(|(_, c)| c.id == space.column).map(|(i, _)| i);
-        Some(Shards { nodes, homes, spaces: spaces.collect() })
+        Some(Shards { nodes, homes, spaces: spaces.collect(), keys: Vec::new() })
     }
 
     /// Rows of all of `parts`, column by column.
     pub fn union(parts: &[&Shards]) -> Shards {
         let nodes = parts.iter().flat_map(|part| part.nodes.iter().cloned()).collect();
         let Some((first, rest)) = parts.split_first() else {
-            return Shards { nodes, homes: Err("nothing is united".to_owned()), spaces: BTreeSet::new() };
+            let homes = Err("nothing is united".to_owned());
+            return Shards { nodes, homes, spaces: BTreeSet::new(), keys: Vec::new() };
         };
         let (mut homes, mut spaces) = (first.homes.clone(), first.spaces.clone());
         for part in rest {
@@ -72,7 +75,8 @@ impl Shards {
                 (_, Err(why)) => Err(why.clone()),
             };
         }
-        Shards { nodes, homes, spaces }
+        let keys = if rest.is_empty() { first.keys.clone() } else { Vec::new() };
+        Shards { nodes, homes, spaces, keys }
     }
 
     /// Whether rows that agree on `keys`, over `schema`, are on one node.
@@ -80,6 +84,12 @@ impl Shards {
     /// # Errors
     /// Why not.
     pub fn together(&self, keys: &[Arc<dyn PhysicalExpr>], schema: &Schema) -> Result<(), String> {
+        let held = |columns: &BTreeSet<usize>| {
+            keys.iter().any(|key| copied(key, schema).is_some_and(|column| columns.contains(&column)))
+        };
+        if !self.keys.is_empty() && self.keys.iter().all(held) {
+            return Ok(());
+        }
         if let Err(why) = &self.homes {
             return Err(why.clone());
         }
@@ -99,20 +109,24 @@ impl Shards {
 
     /// The shards of `plan`'s output, given those of its input.
     pub fn after(&self, plan: &dyn ExecutionPlan) -> Shards {
-        let spaces = match plan {
-            _ if plan.is::<ProjectionExec>() || plan.is::<AggregateExec>() || plan.is::<FilterExec>() => {
-                self.mapped(&outputs(plan))
-            }
-            _ if same_columns_first(plan.name()) => self.spaces.clone(),
-            _ => BTreeSet::new(),
+        let outputs = match plan {
+            _ if plan.is::<ProjectionExec>() || plan.is::<AggregateExec>() || plan.is::<FilterExec>() => outputs(plan),
+            _ if same_columns_first(plan.name()) => (0..plan.schema().fields().len()).map(Some).collect(),
+            _ => Vec::new(),
         };
-        Shards { nodes: self.nodes.clone(), homes: self.homes.clone(), spaces }
+        Shards {
+            nodes: self.nodes.clone(),
+            homes: self.homes.clone(),
+            spaces: mapped(&self.spaces, &outputs),
+            keys: self.keys.iter().map(|columns| mapped(columns, &outputs)).collect(),
+        }
     }
+}
 
-    fn mapped(&self, outputs: &[Option<usize>]) -> BTreeSet<usize> {
-        let keeps = |(_, from): &(usize, &Option<usize>)| from.is_some_and(|from| self.spaces.contains(&from));
-        outputs.iter().enumerate().filter(keeps).map(|(to, _)| to).collect()
-    }
+/// Those of `outputs` that are one of the input's `columns`.
+fn mapped(columns: &BTreeSet<usize>, outputs: &[Option<usize>]) -> BTreeSet<usize> {
+    let keeps = |(_, from): &(usize, &Option<usize>)| from.is_some_and(|from| columns.contains(&from));
+    outputs.iter().enumerate().filter(keeps).map(|(to, _)| to).collect()
 }
 
 /// The node that reads a chunk: its first replica.

@@ -177,7 +177,7 @@ impl Template {
             let source = ScanSource { table: def, relation, chunks: surviving, chunks_total: chunks.len(), filters };
             sources.insert(scan.number, (source, predicates));
         }
-        let cut = self.cut(&sources, options)?;
+        let cut = self.cut(&sources, scope, options)?;
         let encoded = parameter::encode(values)?;
         let predicates = |scan: u32| sources.get(&scan).map_or_else(Vec::new, |(_, predicates)| predicates.clone());
         let leaf = &mut |leaf: &Plan| {
@@ -190,6 +190,7 @@ impl Template {
     fn cut(
         &self,
         sources: &BTreeMap<u32, (ScanSource, Vec<ColumnPredicate>)>,
+        scope: &Scope,
         options: &ConfigOptions,
     ) -> Result<Plan> {
         let chunks = sources.values().map(|(source, _)| source.chunks.clone()).collect::<Vec<_>>();
@@ -206,7 +207,7 @@ impl Template {
             let scan = scan.clone().with_source(source.clone(), predicates.clone());
             Ok(Transformed::yes(Arc::new(scan) as Plan))
         })?;
-        let plan = fragment(placed.data, self.push_down, options)?;
+        let plan = fragment(placed.data, scope, options)?;
         let mut cuts = self.cuts.lock();
         cuts.insert(0, Cut { chunks, plan: Arc::clone(&plan) });
         cuts.truncate(CUTS_MAX);

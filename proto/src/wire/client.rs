@@ -1,12 +1,15 @@
-//! `DataNode` as seen by a coordinator in another process. The connection is made on first use and remade after a loss.
+//! `DataNode` as seen by a coordinator in another process, and `Publisher` as seen by a node. The connection is made on
+//! first use and remade after a loss.
 
 use super::v1::data_node_client::DataNodeClient;
+use super::v1::publisher_client::PublisherClient;
 use super::{convert, error, v1};
 use crate::data_node::{CommitMode, FragmentMessage, FragmentStream, Traffic};
 use crate::ipc::BatchDecoder;
 use crate::{
-    ChunkId, ChunkLayout, ChunkStats, ChunkWrite, ClusterId, CommitSeq, DataNode, Error, FragmentRequest,
-    MESSAGE_BYTES_MAX, NodeIdentity, NodeStatus, PROTOCOL, Reaction, Result, SqlState, SubTxn, TxnId, TxnOutcome,
+    ChunkId, ChunkLayout, ChunkStats, ChunkWrite, ClusterId, CommitSeq, DataNode, Error, FetchRequest, FragmentRequest,
+    MESSAGE_BYTES_MAX, NodeIdentity, NodeStatus, PROTOCOL, Publisher, Reaction, Result, SqlState, SubTxn, TxnId,
+    TxnOutcome,
 };
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -26,6 +29,8 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// The most there can be. Streams have their own bound, and those that nobody reads must not stop the others.
 const CONNECTION_WINDOW_BYTES: u32 = i32::MAX as u32;
+/// The same between nodes, where many streams wait, for their reader is busy with others.
+const PUBLISHED_WINDOW_BYTES: u32 = 256 << 10;
 
 /// Two connections: rows of queries, which may be read slowly, never hold up what keeps a cluster alive.
 pub struct GrpcNode {
@@ -39,16 +44,7 @@ impl GrpcNode {
     /// # Errors
     /// `INVALID_PARAMETER_VALUE` when the address is not one.
     pub fn new(address: &str) -> Result<GrpcNode> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|e| {
-            Error::new(SqlState::INVALID_PARAMETER_VALUE, format!("invalid node address \"{address}\": {e}"))
-        })?;
-        let endpoint = endpoint
-            .connect_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
-            .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .tcp_nodelay(true);
+        let endpoint = endpoint(address, STREAM_WINDOW_BYTES)?;
         let client = || {
             DataNodeClient::new(endpoint.connect_lazy())
                 .max_decoding_message_size(MESSAGE_BYTES_MAX)
@@ -61,6 +57,44 @@ impl GrpcNode {
     fn client(&self) -> DataNodeClient<Channel> {
         self.client.clone()
     }
+}
+
+/// A node that publishes, in another process.
+pub struct GrpcPublisher {
+    client: PublisherClient<Channel>,
+}
+
+impl GrpcPublisher {
+    /// As [`GrpcNode::new`].
+    ///
+    /// # Errors
+    /// `INVALID_PARAMETER_VALUE` when the address is not one.
+    pub fn new(address: &str) -> Result<GrpcPublisher> {
+        let channel = endpoint(address, PUBLISHED_WINDOW_BYTES)?.connect_lazy();
+        Ok(GrpcPublisher { client: PublisherClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX) })
+    }
+}
+
+#[async_trait]
+impl Publisher for GrpcPublisher {
+    async fn fetch(&self, request: FetchRequest) -> Result<FragmentStream> {
+        let mut client = self.client.clone();
+        let messages = client.fetch(convert::fetch_to(request)).await.map_err(retry)?.into_inner();
+        Ok(decoded(messages, Traffic::default()).boxed())
+    }
+}
+
+fn endpoint(address: &str, stream_window_bytes: u32) -> Result<Endpoint> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|e| {
+        Error::new(SqlState::INVALID_PARAMETER_VALUE, format!("invalid node address \"{address}\": {e}"))
+    })?;
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .initial_stream_window_size(stream_window_bytes)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .tcp_nodelay(true))
 }
 
 fn resolve(status: Status) -> Error {

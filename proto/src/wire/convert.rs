@@ -2,9 +2,9 @@
 
 use super::v1;
 use crate::{
-    ChunkId, ChunkLayout, ChunkStats, ChunkWrite, ClusterId, ColumnId, CommitSeq, Error, FragmentRequest, NodeIdentity,
-    NodeName, NodeStatus, PeerIdentity, QueryId, Result, ScanChunks, SqlState, TableId, TxnId, TxnOutcome, UniqueKey,
-    WriteKind,
+    ChunkId, ChunkLayout, ChunkStats, ChunkWrite, ClusterId, ColumnId, CommitSeq, Error, FetchRequest, FragmentRequest,
+    NodeAddress, NodeIdentity, NodeName, NodeStatus, PeerIdentity, QueryId, Result, ScanChunks, Shuffle, ShuffledInput,
+    Source, SqlState, TableId, TxnId, TxnOutcome, UniqueKey, WriteKind,
 };
 
 fn missing(what: &str) -> Error {
@@ -156,6 +156,8 @@ pub(super) fn fragment_to(fragment: FragmentRequest) -> v1::FragmentRequest {
         time_zone: fragment.time_zone,
         partitions: fragment.partitions,
         now_us: fragment.now_us,
+        publishes: fragment.shuffle.publishes,
+        inputs: fragment.shuffle.inputs.into_iter().map(input_to).collect(),
     }
 }
 
@@ -186,7 +188,51 @@ pub(super) fn fragment_from(fragment: v1::FragmentRequest) -> Result<FragmentReq
         time_zone: fragment.time_zone,
         partitions: fragment.partitions,
         now_us: fragment.now_us,
+        shuffle: Shuffle {
+            publishes: fragment.publishes,
+            inputs: fragment.inputs.into_iter().map(input_from).collect::<Result<_>>()?,
+        },
     })
+}
+
+fn input_to(input: ShuffledInput) -> v1::ShuffledInput {
+    let ShuffledInput { input, exchange, partitions, sources } = input;
+    v1::ShuffledInput { input, exchange, partitions, sources: sources.into_iter().map(source_to).collect() }
+}
+
+fn input_from(input: v1::ShuffledInput) -> Result<ShuffledInput> {
+    let v1::ShuffledInput { input, exchange, partitions, sources } = input;
+    let sources = sources.into_iter().map(source_from).collect::<Result<_>>()?;
+    Ok(ShuffledInput { input, exchange, partitions, sources })
+}
+
+fn source_to(source: Source) -> v1::Source {
+    match source {
+        Source::Here => v1::Source::default(),
+        Source::Peer(NodeAddress { identity, address }) => {
+            v1::Source { cluster: identity.cluster.0.to_vec().into(), name: identity.name.0, address }
+        }
+    }
+}
+
+fn source_from(source: v1::Source) -> Result<Source> {
+    if source.name.is_empty() {
+        return Ok(Source::Here);
+    }
+    let identity = NodeIdentity { cluster: cluster_from(&source.cluster)?, name: NodeName(source.name) };
+    Ok(Source::Peer(NodeAddress { identity, address: source.address }))
+}
+
+pub(super) fn fetch_to(request: FetchRequest) -> v1::FetchRequest {
+    let FetchRequest { from, snapshot, exchange, partition } = request;
+    let cluster = from.cluster.0.to_vec().into();
+    v1::FetchRequest { cluster, name: from.name.0, snapshot: snapshot.0, exchange, partition }
+}
+
+pub(super) fn fetch_from(request: v1::FetchRequest) -> Result<FetchRequest> {
+    let v1::FetchRequest { cluster, name, snapshot, exchange, partition } = request;
+    let from = NodeIdentity { cluster: cluster_from(&cluster)?, name: NodeName(name) };
+    Ok(FetchRequest { from, snapshot: CommitSeq(snapshot), exchange, partition })
 }
 
 pub(super) fn chunks_to(chunks: Vec<ChunkId>) -> Vec<u32> {

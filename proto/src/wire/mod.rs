@@ -1,4 +1,4 @@
-//! `DataNode` and `Peer` over gRPC. The only module of the workspace that knows tonic and prost.
+//! `DataNode`, `Publisher` and `Peer` over gRPC. The only module of the workspace that knows tonic and prost.
 //!
 //! Errors travel as a tonic status whose details hold SQLSTATE, texts and reaction; a broken connection becomes
 //! `CONNECTION_FAILURE` with `Reaction::Resolve` for calls that change something, `Retry` for the others.
@@ -9,7 +9,7 @@ mod error;
 mod peers;
 mod server;
 
-pub use client::GrpcNode;
+pub use client::{GrpcNode, GrpcPublisher};
 pub use peers::{serve_peer, share};
 pub use server::serve_node;
 

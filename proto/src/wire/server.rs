@@ -1,10 +1,11 @@
-//! The gRPC face of a node: unpack, call the `DataNode`, pack.
+//! The gRPC face of a node: unpack, call the `DataNode` or `Publisher`, pack.
 
 use super::v1::data_node_server::{DataNode as Service, DataNodeServer};
+use super::v1::publisher_server::{Publisher as PublisherService, PublisherServer};
 use super::{convert, error, v1};
 use crate::data_node::{CommitMode, DataNode, FragmentMessage, FragmentStream};
 use crate::ipc::BatchEncoder;
-use crate::{CommitSeq, Error, MESSAGE_BYTES_MAX, PROTOCOL, SqlState, SubTxn};
+use crate::{CommitSeq, Error, MESSAGE_BYTES_MAX, PROTOCOL, Publisher, SqlState, SubTxn};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
@@ -22,14 +23,16 @@ const HEADER_BYTES_MAX: u32 = 16 << 10;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Serves `node` on `listener` until `shutdown` completes; calls under way are finished first.
-pub async fn serve_node(
-    node: Arc<dyn DataNode>,
+pub async fn serve_node<N: DataNode + Publisher>(
+    node: Arc<N>,
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
-    let service = DataNodeServer::new(Adapter { node })
+    let service = DataNodeServer::new(Adapter { node: node.clone() as Arc<dyn DataNode> })
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let publisher =
+        PublisherServer::new(Adapter { node: node as Arc<dyn Publisher> }).max_encoding_message_size(MESSAGE_BYTES_MAX);
     // The builder's own setting is for listeners that it opens itself: without this every answer waits 40 ms for an
     // acknowledgement.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -38,13 +41,14 @@ pub async fn serve_node(
         .http2_max_header_list_size(HEADER_BYTES_MAX)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .add_service(service)
+        .add_service(publisher)
         .serve_with_incoming_shutdown(incoming, shutdown)
         .await
         .map_err(io::Error::other)
 }
 
-struct Adapter {
-    node: Arc<dyn DataNode>,
+struct Adapter<N: ?Sized> {
+    node: Arc<N>,
 }
 
 type Reply<T> = Result<Response<T>, Status>;
@@ -54,7 +58,7 @@ fn empty(result: Result<(), Error>) -> Reply<v1::Empty> {
 }
 
 #[tonic::async_trait]
-impl Service for Adapter {
+impl Service for Adapter<dyn DataNode> {
     async fn hello(&self, request: Request<v1::HelloRequest>) -> Reply<v1::NodeStatus> {
         let request = request.into_inner();
         if request.protocol != PROTOCOL {
@@ -140,6 +144,17 @@ impl Service for Adapter {
     async fn drop_chunks(&self, request: Request<v1::ChunksRequest>) -> Reply<v1::Empty> {
         let chunks = convert::chunks_from(request.into_inner().chunks);
         empty(self.node.drop_chunks(chunks).await)
+    }
+}
+
+#[tonic::async_trait]
+impl PublisherService for Adapter<dyn Publisher> {
+    type FetchStream = BoxStream<'static, Result<v1::FragmentMessage, Status>>;
+
+    async fn fetch(&self, request: Request<v1::FetchRequest>) -> Reply<Self::FetchStream> {
+        let request = convert::fetch_from(request.into_inner()).map_err(error::to_status)?;
+        let stream = self.node.fetch(request).await.map_err(error::to_status)?;
+        Ok(Response::new(encoded(stream).boxed()))
     }
 }
 

@@ -17,7 +17,7 @@ mod statement;
 
 use crate::cluster::{Cluster, Shape, connect, reference, scratch_database};
 use laws::{Case, Law, difference, sorted};
-use place::{Mode, Place, Protocol, Refusal, Row};
+use place::{Mode, Place, Protocol, Refusal, Row, Way};
 use query::renamed;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -130,13 +130,13 @@ impl World {
             return Ok(());
         }
         // Where the plan was not made before, without push-down.
-        let cold = Mode { place: rng.random_range(0..2), push_down: false, protocol: Protocol::Simple };
+        let cold = Mode { place: rng.random_range(0..2), way: Way::Bare, protocol: Protocol::Simple };
         let text = renamed(&case.whole, number);
         self.same(number, case, &text, cold, &rows)?;
         let elsewhere = Mode { place: 1 - mode.place, ..self.mode(rng) };
         self.same(number, case, &case.whole, elsewhere, &rows)?;
         if self.places.len() > 2 {
-            let postgres = Mode { place: 2, push_down: true, protocol: Protocol::Simple };
+            let postgres = Mode { place: 2, way: Way::PushedDown, protocol: Protocol::Simple };
             self.same(number, case, &case.whole, postgres, &rows)?;
         }
         if number.is_multiple_of(4) {
@@ -155,12 +155,12 @@ impl World {
         let mut all = vec![case.constants.clone()];
         all.extend((0..4).map(|_| case.constants.iter().map(|constant| constant.again(rng)).collect::<Vec<_>>()));
         all.push(case.constants.clone());
-        let mode = Mode { place, push_down: true, protocol: Protocol::Simple };
+        let mode = Mode { place, way: Way::PushedDown, protocol: Protocol::Simple };
         let prepared = self.places[place].ask_prepared(&case.whole, &all)?;
         self.asked += all.len();
         for (time, (constants, prepared)) in all.iter().zip(prepared).enumerate() {
             let simple = self.ask(mode, &case.whole, constants)?;
-            let cold = Mode { place: 1 - place, push_down: false, protocol: Protocol::Simple };
+            let cold = Mode { place: 1 - place, way: Way::Bare, protocol: Protocol::Simple };
             let fresh = self.ask(cold, &renamed(&case.whole, 1000 + number * 10 + time), constants)?;
             for (rows, how) in [(simple, "simple"), (prepared, "prepared")] {
                 if let Some(why) = unequal(case.is_ordered, &fresh, &rows) {
@@ -184,7 +184,7 @@ impl World {
 
     fn compare_kept(&mut self, kept: &Kept) {
         for place in 0..2 {
-            let mode = Mode { place, push_down: true, protocol: Protocol::Simple };
+            let mode = Mode { place, way: Way::PushedDown, protocol: Protocol::Simple };
             let found = self.ask(mode, &kept.statement, &kept.constants);
             let why = match found {
                 Ok(rows) => unequal(kept.is_ordered, &kept.rows, &rows),
@@ -208,12 +208,16 @@ impl World {
 
     fn mode(&self, rng: &mut StdRng) -> Mode {
         let protocol = if rng.random_bool(0.5) { Protocol::Simple } else { Protocol::Extended };
-        Mode { place: rng.random_range(0..2), push_down: rng.random_bool(0.7), protocol }
+        let way = match rng.random_range(0..10) {
+            0..3 => Way::Bare,
+            3..7 => Way::PushedDown,
+            _ => Way::Shuffled,
+        };
+        Mode { place: rng.random_range(0..2), way, protocol }
     }
 
     fn describe(&self, mode: Mode) -> String {
-        let push_down = if mode.push_down { "with" } else { "without" };
-        format!("in {} {push_down} push-down, {:?} protocol", self.places[mode.place].name, mode.protocol)
+        format!("in {}, {:?}, {:?} protocol", self.places[mode.place].name, mode.way, mode.protocol)
     }
 
     fn fail(&mut self, number: usize, case: &Case, what: &str) {

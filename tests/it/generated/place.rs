@@ -14,10 +14,20 @@ pub enum Protocol {
     Extended,
 }
 
+/// What the data nodes do of a statement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// They send bare rows.
+    Bare,
+    PushedDown,
+    /// Pushed down, and they send each other the rows of every join that can be done so.
+    Shuffled,
+}
+
 #[derive(Debug, Clone, Copy)]
 pub struct Mode {
     pub place: usize,
-    pub push_down: bool,
+    pub way: Way,
     pub protocol: Protocol,
 }
 
@@ -31,17 +41,18 @@ pub struct Refusal {
 pub struct Place {
     pub name: &'static str,
     pub is_postgres: bool,
-    /// Sessions without push-down and with it.
-    sessions: [RawClient; 2],
+    /// One for each way.
+    sessions: [RawClient; 3],
 }
 
 impl Place {
     pub fn open(name: &'static str, addr: SocketAddr, user: &str, database: &str, is_postgres: bool) -> Place {
-        let sessions = ["off", "on"].map(|push_down| {
+        let sessions = [("off", "auto"), ("on", "auto"), ("on", "on")].map(|(push_down, shuffle)| {
             let mut session = RawClient::login(addr, user, database).0;
             let mut settings = vec!["SET TIME ZONE 'UTC'".to_owned()];
             if !is_postgres {
                 settings.push(format!("SET enable_partitionwise_aggregate = {push_down}"));
+                settings.push(format!("SET seriatim.shuffle = {shuffle}"));
             }
             for setting in settings {
                 simple(&mut session, &setting).unwrap_or_else(|refusal| panic!("{setting}: {refusal:?}"));
@@ -70,7 +81,7 @@ impl Place {
     /// # Errors
     /// When the server refuses the statement.
     pub fn ask(&mut self, mode: Mode, text: &str, constants: &[Constant]) -> Result<Vec<Row>, Refusal> {
-        let session = &mut self.sessions[usize::from(mode.push_down)];
+        let session = &mut self.sessions[mode.way as usize];
         let text = spelled(text, self.is_postgres);
         match mode.protocol {
             Protocol::Simple => simple(session, &inline(&text, constants)),

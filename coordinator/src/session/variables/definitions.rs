@@ -42,6 +42,9 @@ const SERVER_VERSION_NUM: &str = "150018";
 /// A transaction of this name that was committed is not applied again.
 pub const IDEMPOTENCY_KEY: &str = "seriatim.idempotency_key";
 
+/// `on`: all joins that can be.
+pub const SHUFFLE: &str = "seriatim.shuffle";
+
 const ISOLATION: &[&str] = &["read committed", "read uncommitted", "repeatable read", "serializable"];
 const LEVELS: &[&str] =
     &["debug5", "debug4", "debug3", "debug2", "debug1", "log", "notice", "warning", "error", "info", "fatal", "panic"];
@@ -126,6 +129,12 @@ pub const DEFINITIONS: &[Definition] = &[
     var("row_security", "on", Kind::Bool, "Enable row security."),
     var("search_path", "\"$user\", public", Kind::Text, "Sets the schema search order for names."),
     var(IDEMPOTENCY_KEY, "", Kind::Text, "Sets a name for the next transaction, under which it happens once."),
+    var(
+        SHUFFLE,
+        "auto",
+        Kind::Choice(&["auto", "on", "off"]),
+        "Sets which joins have data nodes send each other their rows.",
+    ),
     reported("server_encoding", "UTF8", Kind::Fixed, "Shows the server (database) character set encoding."),
     reported("server_version", SERVER_VERSION, Kind::Fixed, "Shows the server version."),
     var("server_version_num", SERVER_VERSION_NUM, Kind::Fixed, "Shows the server version as an integer."),

@@ -7,7 +7,7 @@
 mod check;
 mod definitions;
 
-pub use definitions::{DEFINITIONS, IDEMPOTENCY_KEY, SERVER_VERSION};
+pub use definitions::{DEFINITIONS, IDEMPOTENCY_KEY, SERVER_VERSION, SHUFFLE};
 
 use check::{checked, fixed, is_custom, unknown, with_unit};
 use definitions::{Kind, definition};

@@ -8,16 +8,17 @@ use super::super::metrics::{Answer, OperatorMetrics};
 use super::super::pace;
 use super::super::scan::ChunkScan;
 use super::super::sent::SentRows;
+use super::super::shuffle::{LateInput, ShuffledRows};
 use super::ExplainOptions;
 use super::estimate::Estimate;
 use super::spent::{input_rows, input_rows_of, size, subtotal, times, traffic, with_below};
 use super::tree::{Actual, PlanNode, Title, Value};
-use super::words::{details, operator, plumbing, rows_of, silent, unwrapped};
-use datafusion::physical_plan::ExecutionPlan;
+use super::words::{details, operator, plumbing, rows_of, shown, silent, unwrapped};
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::scalar_subquery::ScalarSubqueryExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, Partitioning};
 use proto::{PredicateKind, ScanTotals};
 use std::time::Duration;
 
@@ -98,7 +99,8 @@ impl Walk<'_> {
         let measured = self.analyzed.then(|| with_below(remote));
         if let Some(Outcome::Instead(plan)) = remote.settled() {
             let mut node = self.node(Title::new("Gather"), remote, measured.as_ref());
-            node.tell_text("Broadcast", "given up, the rows were too many; joined on the access node");
+            let (name, why) = instead(remote, plan.as_ref());
+            node.tell_text(name, why);
             node.children.push(self.coordinator(plan.as_ref()));
             return node;
         }
@@ -111,7 +113,23 @@ impl Walk<'_> {
                 PlanNode { children: nodes, ..append }
             }
         };
-        node.children.extend(remote.children().into_iter().map(|side| self.broadcast(side.as_ref())));
+        let late = &remote.fragment.late;
+        node.children.extend(late.sides.iter().map(|(_, side)| self.broadcast(side.as_ref())));
+        node.children.extend(late.inputs.iter().map(|input| self.shuffle(input)));
+        node
+    }
+
+    /// Rows that data nodes send to those of a fragment, each to one of them.
+    fn shuffle(&self, input: &LateInput) -> PlanNode {
+        let producer = input.producer();
+        let mut node = self.node(Title::new("Shuffle"), producer, None);
+        node.tell_text("Shuffle", shuffled(producer));
+        let readers = input.readers.iter().map(ToString::to_string).collect();
+        node.tell("Each row to one of", Value::Names(readers));
+        if let Some(few) = input.few() {
+            node.tell_text("Sent", format!("if more than {} rows or {} MiB", few.rows_max, BYTES_MAX >> 20));
+        }
+        node.children.push(self.remote(producer));
         node
     }
 
@@ -182,6 +200,10 @@ impl Walk<'_> {
         if let Some(sent) = plan.downcast_ref::<SentRows>() {
             let side = shown.remote.fragment.late.sides.iter().find(|(number, _)| *number == sent.side);
             side.into_iter().for_each(|(_, side)| node.tell_text("Broadcast", rows_of(side.as_ref())));
+        }
+        if let Some(from) = plan.downcast_ref::<ShuffledRows>().and_then(|rows| rows.from.as_ref()) {
+            let producer = from.producer.downcast_ref();
+            producer.into_iter().for_each(|producer| node.tell_text("Shuffle", shuffled(producer)));
         }
         node.children.extend(children.iter().map(|child| self.pushed(child.as_ref(), shown, at)));
         node
@@ -265,6 +287,31 @@ fn excluded(scan: &ChunkScan, node: &mut PlanNode) {
 
 fn reads_nodes(plan: &dyn ExecutionPlan) -> bool {
     plan.is::<RemoteExec>() || plan.children().into_iter().any(|child| reads_nodes(child.as_ref()))
+}
+
+/// What became of a fragment that did not leave, and why.
+fn instead(remote: &RemoteExec, plan: &dyn ExecutionPlan) -> (&'static str, &'static str) {
+    if remote.fragment.late.inputs.iter().any(LateInput::is_few) {
+        return ("Shuffle", "not needed, one side had few rows; joined on the access node");
+    }
+    match shuffles(plan) {
+        true => ("Broadcast", "given up, the rows were too many; shuffled"),
+        false => ("Broadcast", "given up, the rows were too many; joined on the access node"),
+    }
+}
+
+fn shuffles(plan: &dyn ExecutionPlan) -> bool {
+    let own = plan.downcast_ref::<RemoteExec>().is_some_and(|remote| !remote.fragment.late.inputs.is_empty());
+    own || plan.children().into_iter().any(|child| shuffles(child.as_ref()))
+}
+
+/// `rows of a by (key)`: what goes from node to node, and what says where.
+fn shuffled(producer: &RemoteExec) -> String {
+    let keys = match producer.fragment.plan.output_partitioning() {
+        Partitioning::Hash(keys, _) => keys.iter().map(shown).collect::<Vec<_>>().join(", "),
+        _ => String::new(),
+    };
+    format!("{} by ({keys})", rows_of(producer))
 }
 
 /// One data node's run of a fragment.

@@ -78,6 +78,7 @@ pub(in super::super) fn operator(plan: &dyn ExecutionPlan) -> Title {
         "GlobalLimitExec" | "LocalLimitExec" => "Limit",
         "ScalarSubqueryExec" => "InitPlan",
         "SentRows" => "Broadcast Scan",
+        "ShuffledRows" => "Shuffle Scan",
         "SortMergeJoinExec" => "Merge Join",
         "SortPreservingMergeExec" => "Merge Append",
         "InterleaveExec" | "UnionExec" => "Append",
@@ -147,7 +148,7 @@ pub(super) fn rows_of(plan: &dyn ExecutionPlan) -> String {
 }
 
 /// An expression with its constants as SQL spells them.
-fn shown(expr: &Arc<dyn PhysicalExpr>) -> String {
+pub(super) fn shown(expr: &Arc<dyn PhysicalExpr>) -> String {
     let spelled = Arc::clone(expr).transform_down(|part| {
         let Some(literal) = part.downcast_ref::<Literal>() else { return Ok(Transformed::no(part)) };
         let text = match literal.value() {

@@ -6,7 +6,7 @@ use crate::plan::{
     ChunkRequest, ChunkRows, ChunkStore, Engine, EngineOptions, Executor, ExplainOptions, Explained, Nodes,
     QueryContext, Relation, Relations,
 };
-use crate::{ChunkDef, ColumnDef, Hypertable, PgType, Settings, SpaceDimension, TableDef};
+use crate::{ChunkDef, ColumnDef, Hypertable, PgType, Settings, Shuffling, SpaceDimension, TableDef};
 use arrow::array::{
     Array, ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, RecordBatchOptions, StringArray,
 };
@@ -22,17 +22,20 @@ use parking_lot::Mutex;
 use proto::data_node::FIELD_ID;
 use proto::{
     ChunkId, ChunkLayout, ChunkStats, ChunkWrite, ClusterId, ColumnId, CommitMode, CommitSeq, DataNode, Error,
-    FragmentRequest, FragmentStream, NodeIdentity, NodeName, NodeStatus, QueryId, Result, SlotSet, SubTxn, SystemClock,
-    TableId, TimeRange, TimeSlicing, TxnId, TxnOutcome,
+    FetchRequest, FragmentRequest, FragmentStream, NodeAddress, NodeIdentity, NodeName, NodeStatus, Publisher,
+    Publishers, QueryId, Result, SlotSet, SubTxn, SystemClock, TableId, TimeRange, TimeSlicing, TxnId, TxnOutcome,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 pub const DAY_US: i64 = 86_400_000_000;
 /// 2019-01-01 00:00 UTC.
 pub const START_US: i64 = 1_546_300_800_000_000;
+
+/// Push-down and shuffles: every statement answers the same in all of these.
+pub const WAYS: [(bool, Shuffling); 3] = [(true, Shuffling::Auto), (true, Shuffling::On), (false, Shuffling::Auto)];
 
 #[derive(Default)]
 pub struct MemoryStore {
@@ -126,8 +129,25 @@ fn repeated(value: &ArrayRef, rows: usize) -> ArrayRef {
     arrow::compute::take(value, &UInt64Array::from(vec![0; rows]), None).unwrap()
 }
 
-/// A data node of which only `execute` is ever called.
-pub struct MemoryNode(Executor);
+/// A data node of which only `execute` is ever called, and `fetch` by others.
+pub struct MemoryNode(pub Executor);
+
+/// All nodes, once they are there.
+#[derive(Default)]
+pub struct Neighbours(OnceLock<BTreeMap<NodeName, Weak<MemoryNode>>>);
+
+impl Publishers for Neighbours {
+    fn publisher(&self, node: &NodeAddress) -> Result<Arc<dyn Publisher>> {
+        Ok(self.0.get().unwrap()[&node.identity.name].upgrade().unwrap())
+    }
+}
+
+#[async_trait]
+impl Publisher for MemoryNode {
+    async fn fetch(&self, request: FetchRequest) -> Result<FragmentStream> {
+        self.0.fetch(&request)
+    }
+}
 
 #[async_trait]
 impl DataNode for MemoryNode {
@@ -175,7 +195,8 @@ impl DataNode for MemoryNode {
 pub struct Cluster {
     pub engine: Engine,
     pub stores: BTreeMap<NodeName, Arc<MemoryStore>>,
-    pub nodes: BTreeMap<NodeName, Arc<dyn DataNode>>,
+    pub nodes: BTreeMap<NodeName, Arc<MemoryNode>>,
+    pub shuffle: Mutex<Shuffling>,
     pub relations: Mutex<HashMap<String, Relation>>,
     /// What targets are narrowed to.
     pub only: Mutex<Vec<Narrowing>>,
@@ -187,6 +208,14 @@ struct World(Arc<Cluster>);
 impl Nodes for World {
     fn node(&self, name: &NodeName) -> Result<Arc<dyn DataNode>> {
         Ok(self.0.nodes[name].clone())
+    }
+
+    fn addresses(&self, names: &[NodeName]) -> Option<Vec<NodeAddress>> {
+        let address = |name: &NodeName| {
+            let identity = NodeIdentity { cluster: ClusterId([7; 16]), name: name.clone() };
+            NodeAddress { identity, address: String::new() }
+        };
+        Some(names.iter().map(address).collect())
     }
 }
 
@@ -267,16 +296,20 @@ impl Cluster {
         let options = EngineOptions::default();
         let stores: BTreeMap<NodeName, Arc<MemoryStore>> =
             nodes.iter().map(|name| (NodeName::from(*name), Arc::default())).collect();
+        let neighbours = Arc::new(Neighbours::default());
         let node = |store: &Arc<MemoryStore>| {
             let executor = Executor::new(Arc::new(Stored(store.clone())), clock.clone(), &options);
-            Arc::new(MemoryNode(executor)) as Arc<dyn DataNode>
+            Arc::new(MemoryNode(executor.with_publishers(neighbours.clone())))
         };
-        let nodes = stores.iter().map(|(name, store)| (name.clone(), node(store))).collect();
+        let nodes: BTreeMap<_, _> = stores.iter().map(|(name, store)| (name.clone(), node(store))).collect();
+        let known = nodes.iter().map(|(name, node)| (name.clone(), Arc::downgrade(node))).collect();
+        assert!(neighbours.0.set(known).is_ok());
         let engine = Engine::new(&options, clock.clone());
         Cluster {
             engine,
             stores,
             nodes,
+            shuffle: Mutex::default(),
             relations: Mutex::default(),
             only: Mutex::default(),
             next_query: AtomicUsize::new(1),
@@ -351,7 +384,7 @@ impl Cluster {
 
     pub fn context(self: &Arc<Self>, push_down: bool) -> QueryContext {
         QueryContext {
-            settings: Settings { push_down, now_us: START_US, ..Settings::default() },
+            settings: Settings { push_down, shuffle: *self.shuffle.lock(), now_us: START_US, ..Settings::default() },
             relations: Arc::new(World(self.clone())),
             nodes: Arc::new(World(self.clone())),
             snapshot: CommitSeq::MAX,

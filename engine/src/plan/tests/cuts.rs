@@ -1,6 +1,7 @@
 //! What runs on the nodes and what does not.
 
 use super::cluster::{Cluster, hypertable, rows, statement};
+use crate::Shuffling;
 use crate::plan::context::Scope;
 use crate::plan::engine::physical_plan;
 use crate::plan::exchange::RemoteExec;
@@ -287,6 +288,7 @@ async fn a_space_column_filled_up_with_null_groups_above() {
 #[tokio::test]
 async fn joins_of_tables_placed_differently_stay_above() {
     let cluster = Cluster::new(&["dn1", "dn2"]);
+    *cluster.shuffle.lock() = Shuffling::Off;
     for (sql, why) in [
         (
             "SELECT c.time FROM conditions c FULL JOIN placed p ON c.device = p.device",

@@ -1,6 +1,6 @@
 //! Every query returns the same rows with push-down on and off, on one node, two and three.
 
-use super::cluster::{Cluster, text};
+use super::cluster::{Cluster, WAYS, text};
 
 /// `true`: the order is part of the answer.
 pub const QUERIES: &[(bool, &str)] = &[
@@ -107,11 +107,12 @@ async fn push_down_changes_no_answer() {
         let cluster = Cluster::new(&names[..nodes]);
         for (in_order, sql) in QUERIES {
             let expected = text(&one.query(sql, false).await.unwrap_or_else(|e| panic!("{sql}: {e}")), *in_order);
-            for push_down in [true, false] {
+            for (push_down, shuffle) in WAYS {
+                *cluster.shuffle.lock() = shuffle;
                 match cluster.query(sql, push_down).await {
                     Ok(answer) if text(&answer, *in_order) == expected => {}
                     Ok(answer) => wrong.push(format!(
-                        "{nodes} nodes, {push_down}: {sql}: {} rows, not {}",
+                        "{nodes} nodes, {push_down}, {shuffle:?}: {sql}: {} rows, not {}",
                         text(&answer, true).len(),
                         expected.len()
                     )),

@@ -78,7 +78,7 @@ fn silent(node: &Value, found: &mut Vec<String>) {
         return below(node).filter(|child| child["Node Type"] == "Broadcast").for_each(|child| silent(child, found));
     }
     let name = node["Node Type"].as_str().unwrap();
-    let brings = matches!(name, "Broadcast" | "Gather" | "InitPlan" | "Merge Append")
+    let brings = matches!(name, "Broadcast" | "Gather" | "InitPlan" | "Shuffle" | "Merge Append")
         || node["Custom Plan Provider"] == "AsyncAppend";
     if !brings && reads_nodes(node) && node["Not pushed down"].as_str().is_none_or(str::is_empty) {
         found.push(name.to_owned());

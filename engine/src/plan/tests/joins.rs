@@ -1,6 +1,7 @@
 //! Joins of every kind against a naive twin, and where they run.
 
-use super::cluster::{Cluster, hypertable, rows, statement, text};
+use super::cluster::{Cluster, WAYS, hypertable, rows, statement, text};
+use crate::Shuffling;
 use crate::plan::engine::run_collecting_builds;
 use crate::plan::exchange::RemoteExec;
 use crate::plan::late::values;
@@ -194,13 +195,18 @@ async fn every_kind_of_join_is_what_a_naive_one_is() {
         ("few", "few"),
     ] {
         for (sql, expected) in world.joins(a, b) {
-            for push_down in [true, false] {
+            for (push_down, shuffle) in WAYS {
+                *world.cluster.shuffle.lock() = shuffle;
                 match world.cluster.query(&sql, push_down).await.map(|batch| pairs(&batch)) {
                     Ok(found) if found == expected => {}
                     Ok(found) => {
-                        wrong.push(format!("{push_down}: {sql}: {} rows, not {}", found.len(), expected.len()));
+                        wrong.push(format!(
+                            "{push_down}, {shuffle:?}: {sql}: {} rows, not {}",
+                            found.len(),
+                            expected.len()
+                        ));
                     }
-                    Err(error) => wrong.push(format!("{push_down}: {sql}: {error}")),
+                    Err(error) => wrong.push(format!("{push_down}, {shuffle:?}: {sql}: {error}")),
                 }
             }
         }
@@ -385,11 +391,12 @@ async fn joins_inside_larger_statements_change_no_answer() {
         ),
     ] {
         let expected = one.cluster.query(sql, false).await.map(|batch| text(&batch, in_order));
-        for push_down in [true, false] {
+        for (push_down, shuffle) in WAYS {
+            *three.cluster.shuffle.lock() = shuffle;
             let found = three.cluster.query(sql, push_down).await.map(|batch| text(&batch, in_order));
             if found != expected || found.is_err() {
                 wrong.push(format!(
-                    "{push_down}: {sql}\n{:?}\nnot\n{:?}",
+                    "{push_down}, {shuffle:?}: {sql}\n{:?}\nnot\n{:?}",
                     found.map(|f| f.len()),
                     expected.as_ref().map(Vec::len)
                 ));
@@ -403,6 +410,7 @@ async fn joins_inside_larger_statements_change_no_answer() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_side_too_large_to_send_is_joined_above() {
     let world = world(&["dn1", "dn2"]);
+    *world.cluster.shuffle.lock() = Shuffling::Off;
     let many = rows(&hypertable(7, "many", &["dn1"], 7), 100_100, 30, 7);
     world.cluster.load_plain(7, "many", &many, "dn2");
     let explained = |sql: &'static str| {

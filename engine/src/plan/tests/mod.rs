@@ -13,5 +13,6 @@ mod leading;
 mod prepare;
 mod run;
 mod runs;
+mod shuffle;
 mod target;
 mod template;

@@ -9,6 +9,7 @@ use crate::plan::codec::decode;
 use crate::plan::engine::physical_plan;
 use crate::plan::exchange::RemoteExec;
 use crate::plan::execute::runtime;
+use crate::plan::shuffle::Sources;
 use crate::plan::tests::cluster::Stored;
 use crate::plan::{ChunkStore, EngineOptions};
 use arrow::array::AsArray;
@@ -232,9 +233,11 @@ async fn on_first_node(cluster: &Arc<Cluster>, sql: &str, name: &str) -> Option<
             time_zone: "UTC".into(),
             partitions: 2,
             now_us: START_US,
+            shuffle: Default::default(),
         };
         let task = TaskContext::from(&crate::semantics::session_state(&crate::Settings::default()));
-        let bound = bind(&decode(&request.plan, &task).unwrap(), &request, &store, &clock, None)?;
+        let plan = decode(&request.plan, &task).unwrap();
+        let bound = bind(&plan, &request, &store, &clock, None, &Sources::default())?;
         bound.apply(|node| {
             if node.name() == name {
                 found = Some(Arc::clone(node));
