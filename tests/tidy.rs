@@ -120,6 +120,8 @@ const HOMES: &[Home] = &[
     },
     Home { words: &["tonic::", "prost::"], homes: &["proto/src/wire/"] },
     Home { words: &["pgwire::"], homes: &["coordinator/src/pg/"] },
+    // Who has one can ask a node for everything, which nodes must not.
+    Home { words: &["GrpcNode"], homes: &["proto/src/wire/", "coordinator/bin/"] },
 ];
 
 /// Tests and `bench` are outside: they look at the system from the world's side.
