@@ -15,6 +15,7 @@
 mod answers;
 mod casts;
 mod depth;
+mod distincts;
 mod error;
 pub(crate) mod literal;
 mod operators;

@@ -3,6 +3,7 @@
 //! It has no file formats, no table factories and no object stores: no statement can reach a file or an address.
 
 use super::casts::PgCasts;
+use super::distincts::optimizer_rules;
 use super::operators::PgOperators;
 use super::relations::SetReturningFunctions;
 use super::type_names::PgTypes;
@@ -102,6 +103,7 @@ fn base() -> SessionState {
         .with_relation_planners(vec![Arc::new(SetReturningFunctions)])
         .with_type_planner(Arc::new(PgTypes))
         .with_analyzer_rules(analyzer)
+        .with_optimizer_rules(optimizer_rules())
         .with_query_planner(Arc::new(Planner))
         .with_scalar_functions(FUNCTIONS.scalars())
         .with_aggregate_functions(FUNCTIONS.aggregates())
