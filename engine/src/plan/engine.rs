@@ -9,6 +9,7 @@ use super::fragment::fragment;
 use super::latest;
 use super::leading;
 use super::marks::{self, Marks};
+use super::output::{OutputColumn, output_columns};
 use super::pace::{Pace, paced};
 use super::prepare::Planner;
 use super::provider::HypertableProvider;
@@ -19,9 +20,9 @@ use super::workers::Workers;
 use crate::semantics::{config, session_state};
 use crate::{PgType, TableDef};
 use arrow::array::RecordBatch;
-use arrow::datatypes::{Field, FieldRef, SchemaRef};
+use arrow::datatypes::SchemaRef;
+use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::TreeNode;
-use datafusion::common::{Column, ScalarValue, TableReference};
 use datafusion::datasource::source_as_provider;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::runtime_env::RuntimeEnv;
@@ -32,21 +33,8 @@ use datafusion::prelude::SessionConfig;
 use datafusion::sql::sqlparser::ast::Statement;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
-use proto::data_node::FIELD_ID;
-use proto::{Clock, ColumnId, Error, Result, SqlState, TableId};
+use proto::{Clock, Error, Result, SqlState};
 use std::sync::Arc;
-
-/// A column of a result, as a RowDescription needs it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct OutputColumn {
-    pub name: String,
-    pub ty: PgType,
-    /// The name its relation has in the statement; `None` for a computed column.
-    pub relation: Option<String>,
-    /// Set when the column is one of a table's, unchanged.
-    pub table: Option<TableId>,
-    pub column: Option<ColumnId>,
-}
 
 /// A statement whose names and types are known. Stays valid while its relations keep their shape; `run` plans it anew
 /// when they changed.
@@ -435,37 +423,6 @@ fn typed(prepared: &Prepared, values: &[ScalarValue]) -> Result<Vec<ScalarValue>
     }
     let typed = values.iter().zip(types).map(|(value, ty)| value.cast_to(&ty.arrow()));
     typed.collect::<datafusion::common::Result<Vec<_>>>().map_err(reveal)
-}
-
-/// The schema after type coercion, which is the one the rows will have.
-fn output_columns(state: &SessionState, plan: &LogicalPlan, scope: &Scope) -> Result<Vec<OutputColumn>> {
-    let analyzed = state.analyzer().execute_and_check(plan.clone(), state.config_options(), |_, _| {});
-    let analyzed = analyzed.map_err(reveal)?;
-    let origins = origins(&analyzed, scope);
-    let names = crate::semantics::output_columns(analyzed.schema().as_arrow());
-    let fields = analyzed.schema().iter().zip(names).zip(origins);
-    let output_column = |((qualified, name), origin): (((Option<&TableReference>, &FieldRef), String), _)| {
-        let (relation, field) = qualified;
-        let ty = PgType::from_field(field);
-        let ty = ty.ok_or_else(|| Error::unsupported(format!("a result column of type {}", field.data_type())))?;
-        let (table, column) = Option::unzip(origin);
-        Ok(OutputColumn { name, ty, relation: relation.map(|relation| relation.table().to_owned()), table, column })
-    };
-    fields.map(output_column).collect()
-}
-
-/// For output columns that are a table's, which one. Only looks through the outermost projections; elsewhere a field
-/// that still carries a column id was passed through unchanged, but its table is not told.
-fn origins(plan: &LogicalPlan, scope: &Scope) -> Vec<Option<(TableId, ColumnId)>> {
-    let tables: Vec<_> = scope.used().into_iter().filter_map(|(_, relation)| relation.table().cloned()).collect();
-    let origin = |column: Column, field: &Field| {
-        let id = ColumnId(field.metadata().get(FIELD_ID)?.parse().ok()?);
-        let [table] = &tables[..] else { return None };
-        let known = table.column_by_id(id)?;
-        (known.name == column.name || column.relation.is_none()).then_some((table.id, id))
-    };
-    let columns = plan.schema().columns();
-    columns.into_iter().zip(plan.schema().fields()).map(|(column, field)| origin(column, field)).collect()
 }
 
 /// Runs a statement without parameters whose hash joins all collect their build side, which is the planner's choice for
