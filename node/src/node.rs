@@ -71,6 +71,11 @@ impl Node {
 
     /// Cuts running queries off and closes the store; calls after it fail.
     ///
+    /// Cuts off what runs; no other query begins.
+    pub fn stop_queries(&self) {
+        self.queries.stop();
+    }
+
     /// # Errors
     /// When the store had failed before, or its log cannot be marked.
     pub async fn close(&self) -> Result<()> {

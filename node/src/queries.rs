@@ -6,6 +6,7 @@
 use engine::plan::{Executor, Task, Turn, Turns, Workers};
 use futures::{StreamExt, stream};
 use proto::{Clock, Error, FetchRequest, FragmentMessage, FragmentRequest, FragmentStream, Result};
+use std::collections::VecDeque;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -13,7 +14,9 @@ use std::time::Duration;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
-/// Messages of one fragment that may wait for their receiver: one on its way, one behind it.
+/// Messages that leave together when they are ready together: the only batch of a short answer, and its metrics.
+const MESSAGES_TOGETHER: usize = 2;
+/// How often a fragment's messages may wait for their receiver: once on their way, once behind these.
 const MESSAGES_AHEAD: usize = 2;
 /// Nobody takes the rows: whoever reads as fast as they come keeps its turn.
 const PARK_AFTER: Duration = Duration::from_millis(10);
@@ -84,10 +87,10 @@ impl Queries {
         let (executor, turn) = (Arc::clone(&self.executor), Arc::new(self.turns.turn()));
         let task = self.workers.start(async move {
             if let Err(error) = run(&executor, start, &turn, &messages).await {
-                messages.send(Err(error)).await.ok();
+                messages.send(vec![Err(error)]).await.ok();
             }
         });
-        let start = Answer { received, task, ended: false };
+        let start = Answer { received, ready: VecDeque::new(), task, ended: false };
         stream::unfold(start, |mut answer| async move { Some((answer.next().await?, answer)) }).boxed()
     }
 
@@ -103,14 +106,16 @@ async fn run(
     executor: &Executor,
     start: impl FnOnce(&Executor, &Arc<Turn>) -> Result<FragmentStream>,
     turn: &Arc<Turn>,
-    messages: &mpsc::Sender<Message>,
+    messages: &mpsc::Sender<Vec<Message>>,
 ) -> Result<()> {
-    let mut stream = start(executor, turn)?;
-    while let Some(message) = stream.next().await {
-        let unsent = match messages.try_send(Ok(message?)) {
+    let mut stream = start(executor, turn)?.ready_chunks(MESSAGES_TOGETHER);
+    while let Some(together) = stream.next().await {
+        let failed = together.iter().any(Result::is_err);
+        let unsent = match messages.try_send(together) {
+            Ok(()) if failed => break,
             Ok(()) => continue,
             Err(TrySendError::Closed(_)) => break,
-            Err(TrySendError::Full(message)) => message,
+            Err(TrySendError::Full(together)) => together,
         };
         let mut sent = pin!(messages.send(unsent));
         let taken = match tokio::time::timeout(PARK_AFTER, &mut sent).await {
@@ -122,7 +127,7 @@ async fn run(
                 taken
             }
         };
-        if taken.is_err() {
+        if failed || taken.is_err() {
             break;
         }
     }
@@ -131,7 +136,8 @@ async fn run(
 
 /// The receiving end; dropping it aborts the task, and with it everything the plan runs.
 struct Answer {
-    received: mpsc::Receiver<Message>,
+    received: mpsc::Receiver<Vec<Message>>,
+    ready: VecDeque<Message>,
     task: Task,
     /// The last message was given out.
     ended: bool,
@@ -142,7 +148,10 @@ impl Answer {
         if self.ended {
             return None;
         }
-        let message = match self.received.recv().await {
+        if self.ready.is_empty() {
+            self.ready.extend(self.received.recv().await.into_iter().flatten());
+        }
+        let message = match self.ready.pop_front() {
             Some(message) => message,
             None => Err(self.cut_off().await),
         };

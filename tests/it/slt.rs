@@ -20,38 +20,38 @@ enum PushDown {
     Shuffled,
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn scripts_embedded_with_push_down() {
     run_all(Shape::Embedded, PushDown::On).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn scripts_embedded_without_push_down() {
     run_all(Shape::Embedded, PushDown::Off).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn scripts_on_three_processes_with_push_down() {
     run_all(Shape::Processes, PushDown::On).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn scripts_on_three_processes_without_push_down() {
     run_all(Shape::Processes, PushDown::Off).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn scripts_on_three_processes_with_shuffles() {
     run_all(Shape::Processes, PushDown::Shuffled).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn scripts_embedded_with_shuffles() {
     run_all(Shape::Embedded, PushDown::Shuffled).await;
 }
 
 /// That the expected values are PostgreSQL's own, whenever a server is at hand.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn scripts_on_postgres() {
     let Some(config) = reference() else {
         println!("skipped: SERIATIM_REFERENCE names no PostgreSQL 15 server");
@@ -210,7 +210,7 @@ impl AsyncDB for Connection {
     async fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, Failure> {
         let first = self.answer(sql).await?;
         if !self.on_postgres && is_repeatable(sql) {
-            for round in 1..=3 {
+            for round in 1..=4 {
                 let again = self.answer(sql).await?;
                 if let (DBOutput::Rows { rows: a, .. }, DBOutput::Rows { rows: b, .. }) = (&first, &again) {
                     let (mut a, mut b) = (a.clone(), b.clone());

@@ -307,7 +307,7 @@ impl ExecutionPlan for BoundScan {
             rows_left: self.limit.unwrap_or(usize::MAX),
             cells: 1,
             ended: false,
-            slow: self.columns.iter().any(|column| ADDRESSES.contains(&column.id)),
+            slow: addresses(&self.columns),
             clock: Arc::clone(&self.clock),
             turn: self.turn.clone(),
             windows: self.windows.clone(),
@@ -389,7 +389,7 @@ struct Cursor {
     cells: usize,
     /// No chunk is left.
     ended: bool,
-    /// The last visit took long: the next goes to a thread that may wait, ahead of the consumer.
+    /// The last visit took long, or any may: the next goes to a thread that may wait, ahead of the consumer.
     slow: bool,
     clock: Arc<dyn Clock>,
     turn: Option<Arc<Turn>>,
@@ -421,6 +421,10 @@ enum Reading {
 
 type Visited = (VecDeque<RecordBatch>, Box<Cursor>);
 
+fn addresses(columns: &[ScanColumn]) -> bool {
+    columns.iter().any(|column| ADDRESSES.contains(&column.id))
+}
+
 fn joined<T>(outcome: Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
     outcome.unwrap_or_else(|error| Err(hide(Error::internal(format!("a chunk reader stopped: {error}")))))
 }
@@ -448,7 +452,7 @@ fn visit(mut cursor: Box<Cursor>) -> Result<Visited> {
     cursor.cells = VISIT_CELLS;
     let took = cursor.clock.elapsed().saturating_sub(started);
     cursor.busy.add_duration(took);
-    cursor.slow = took > VISIT_TIME_SLOW;
+    cursor.slow = took > VISIT_TIME_SLOW || addresses(&cursor.template.columns);
     if let Some(turn) = &cursor.turn {
         turn.ran(took);
     }

@@ -15,7 +15,7 @@ use super::prepare::Planner;
 use super::provider::HypertableProvider;
 use super::stack::{roomy, roomy_future};
 use super::target::narrowed;
-use super::template::{Template, Templates};
+use super::template::{Instance, Template, Templates};
 use super::workers::Workers;
 use crate::semantics::{config, session_state};
 use crate::{PgType, TableDef};
@@ -161,6 +161,7 @@ impl Engine {
             None => roomy_future(self.plan(prepared, params, context, Joins::Hashed)).await?,
         };
         let hashes = attempt::hashes(&planned.plan);
+        let light = planned.light && !hashes;
         let mut rows = planned.paced()?.rows();
         if hashes {
             let (engine, prepared, context) = (self.clone(), prepared.clone(), context.clone());
@@ -173,12 +174,13 @@ impl Engine {
                 }
             });
         }
-        Ok(QueryResult { columns: prepared.columns.clone(), stream: self.carried(rows) })
+        Ok(QueryResult { columns: prepared.columns.clone(), stream: self.carried(rows, light) })
     }
 
-    /// The rows as they are computed on the workers, from now on.
-    fn carried(&self, rows: Rows) -> Rows {
+    /// The rows as they are computed on the workers, from now on; when they are `light`, from when they are not.
+    fn carried(&self, rows: Rows, light: bool) -> Rows {
         match &self.workers {
+            Some(workers) if light => workers.carry_if_long(rows, Arc::clone(&self.clock)),
             Some(workers) => workers.carry(rows),
             None => rows,
         }
@@ -207,7 +209,7 @@ impl Engine {
         let mut analyzed = None;
         if options.analyze {
             let started = self.clock.elapsed();
-            let mut stream = self.carried(planned.rows());
+            let mut stream = self.carried(planned.rows(), false);
             let mut rows = 0;
             while let Some(batch) = stream.next().await {
                 rows += batch?.num_rows();
@@ -234,8 +236,11 @@ impl Engine {
             return Ok(None);
         }
         let config = configured(config(&context.settings), &scope);
-        let plan = template.instance(&values, &scope, config.options()).map_err(reveal)?;
-        Ok(plan.map(|plan| Planned { plan, task: task(config, &self.runtime, self.pace()) }))
+        let instance = template.instance(&values, &scope, config.options()).map_err(reveal)?;
+        Ok(instance.map(|Instance { plan, light }| {
+            let task = task(config, &self.runtime, self.pace());
+            Planned { plan, task, light }
+        }))
     }
 
     async fn plan(
@@ -284,7 +289,7 @@ impl Engine {
             prepared.templates.keep(Arc::new(template));
         }
         let plan = fragment(plan, &scope, state.config_options()).map_err(reveal)?;
-        Ok(Planned { plan, task })
+        Ok(Planned { plan, task, light: false })
     }
 
     fn planned_anew(&self, prepared: &Prepared, state: &SessionState, scope: &Scope) -> Result<LogicalPlan> {
@@ -311,6 +316,8 @@ enum Joins {
 struct Planned {
     plan: Arc<dyn ExecutionPlan>,
     task: Arc<TaskContext>,
+    /// It is expected to read little.
+    light: bool,
 }
 
 impl Planned {

@@ -8,6 +8,7 @@
 use super::context::Scope;
 use super::error::hide;
 use super::late::{KeyFilter, Late, Outcome, Settled, settle};
+use super::light::Load;
 use super::metrics::{Answer, FragmentMetrics};
 use super::shuffle::LateInput;
 use arrow::array::{RecordBatch, RecordBatchOptions};
@@ -27,10 +28,7 @@ use datafusion::physical_plan::{
 use futures::future::{BoxFuture, Shared, WeakShared};
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use parking_lot::Mutex;
-use proto::{
-    ColumnPredicate, Error, FragmentMessage, FragmentRequest, NodeName, Reaction, ScanChunks, Shuffle, SqlState,
-    Traffic,
-};
+use proto::{Error, FragmentMessage, FragmentRequest, NodeName, Reaction, ScanChunks, Shuffle, SqlState, Traffic};
 use std::fmt;
 use std::sync::Arc;
 
@@ -50,6 +48,8 @@ pub(super) struct Fragment {
     pub why: String,
     /// What is known only when it leaves. `bytes` and `parts` are without it.
     pub late: Late,
+    /// Nodes run it in one partition, whatever the statement's settings are.
+    pub narrow: bool,
 }
 
 /// What one node reads for a fragment.
@@ -59,12 +59,20 @@ pub(super) struct NodePart {
     pub scans: Vec<ScanChunks>,
 }
 
+impl NodePart {
+    pub fn chunks_count(&self) -> usize {
+        self.scans.iter().map(|scan| scan.chunks.len()).sum()
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct RemoteExec {
     pub fragment: Arc<Fragment>,
     /// What each node reported at its end.
     answers: Arc<Mutex<Vec<Option<Answer>>>>,
     settling: Arc<Settling>,
+    /// Of the plan it is an instance of.
+    load: Option<Arc<Load>>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
 }
@@ -78,6 +86,7 @@ impl RemoteExec {
             fragment: Arc::new(fragment),
             answers,
             settling: Arc::default(),
+            load: None,
             properties: Arc::new(properties),
             metrics: ExecutionPlanMetricsSet::new(),
         }
@@ -103,7 +112,11 @@ impl RemoteExec {
 
     /// What one node's run has cost.
     pub fn answered(&self, part: usize, metrics: &Bytes, waited_us: u64, traffic: Option<Traffic>) {
-        let metrics = FragmentMetrics::decode(metrics).map(|metrics| metrics.of_plan(&self.fragment.plan));
+        let metrics = FragmentMetrics::decode(metrics);
+        if let (Some(load), Some(metrics)) = (&self.load, &metrics) {
+            load.answered(metrics, self.fragment.parts[part].chunks_count());
+        }
+        let metrics = metrics.map(|metrics| metrics.of_plan(&self.fragment.plan));
         self.answers.lock()[part] = metrics.map(|metrics| Answer { metrics, waited_us, traffic });
     }
 
@@ -131,21 +144,32 @@ impl RemoteExec {
         shared
     }
 
-    /// For another run: with other values, and what scans may skip then.
-    pub fn again(&self, values: &Bytes, predicates: &dyn Fn(u32) -> Vec<ColumnPredicate>) -> RemoteExec {
-        let mut fragment = Fragment { values: values.clone(), ..self.fragment.as_ref().clone() };
-        for scan in fragment.parts.iter_mut().flat_map(|part| &mut part.scans) {
-            scan.predicates = predicates(scan.scan);
+    /// For another run.
+    pub fn again(&self, run: &Run<'_>) -> RemoteExec {
+        let (values, narrow) = (run.values.clone(), run.narrow);
+        let mut fragment = Fragment { values, narrow, ..self.fragment.as_ref().clone() };
+        for part in &mut fragment.parts {
+            part.scans.iter_mut().for_each(|scan| *scan = (run.chunks)(scan.scan, &part.node));
         }
         let answers = Arc::new(Mutex::new(vec![None; fragment.parts.len()]));
         let (properties, metrics) = (Arc::clone(&self.properties), ExecutionPlanMetricsSet::new());
-        RemoteExec { fragment: Arc::new(fragment), answers, settling: Arc::default(), properties, metrics }
+        let (fragment, load) = (Arc::new(fragment), Some(Arc::clone(run.load)));
+        RemoteExec { fragment, answers, settling: Arc::default(), load, properties, metrics }
     }
 
     /// How one node answered, once its answer is complete.
     pub fn answer(&self, part: usize) -> Option<Answer> {
         self.answers.lock()[part].clone()
     }
+}
+
+/// What differs from one run of a plan to the next.
+pub(super) struct Run<'a> {
+    pub values: &'a Bytes,
+    /// What a node reads for a scan.
+    pub chunks: &'a dyn Fn(u32, &NodeName) -> ScanChunks,
+    pub narrow: bool,
+    pub load: &'a Arc<Load>,
 }
 
 /// How a fragment with late parts left, for all partitions and for EXPLAIN.
@@ -286,7 +310,10 @@ impl ExecutionPlan for RemoteExec {
             };
             let shuffle = Shuffle { publishes: None, inputs };
             let scans = parts[partition].scans.clone();
-            let request = request(bytes.clone(), fragment.values.clone(), scans, shuffle, &scope);
+            let mut request = request(bytes.clone(), fragment.values.clone(), scans, shuffle, &scope);
+            if fragment.narrow {
+                request.partitions = 1;
+            }
             let node = scope.context.nodes.node(name).map_err(failed)?;
             let mut messages = timed(&waited, node.execute(request)).await.map_err(failed)?;
             let mut complete = false;

@@ -3,6 +3,7 @@
 use super::bind::bind;
 use super::codec;
 use super::error::reveal;
+use super::light::narrow;
 use super::marks::is_lasting;
 use super::memory::SharedMemory;
 use super::metrics::FragmentMetrics;
@@ -16,6 +17,7 @@ use crate::semantics::{config, session_state};
 use arrow::array::{Array, RecordBatch};
 use bytes::Bytes;
 use datafusion::common::Result;
+use datafusion::config::ConfigNonZeroUsize;
 use datafusion::execution::TaskContext;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::memory_pool::MemoryLimit;
@@ -40,6 +42,10 @@ const MERGE_BYTES_MAX: usize = 1 << 20;
 /// above it; so there is one for each part of memory of this size.
 const FAN_IN_MAX: usize = 16;
 const FAN_IN_BYTES: usize = 16 << 20;
+/// What an exchange spills is read file by file. DataFusion (apache/datafusion#24883) waits for more of the oldest file even
+/// when the batch that is wanted was written to another one, for ever if nothing more comes. With a file for each batch
+/// there is nothing to wait for.
+const SPILL_FILE_BYTES: usize = 1;
 /// Plans kept as they were decoded, and the largest of them.
 const DECODED_MAX: NonZeroUsize = NonZeroUsize::new(256).expect("it is not zero");
 const DECODED_BYTES_MAX: usize = 64 << 10;
@@ -163,7 +169,8 @@ impl Executor {
     fn decoded(&self, request: &FragmentRequest) -> proto::Result<Plan> {
         let decode = || {
             let context = TaskContext::from(&session_state(&settings_of(request)));
-            codec::decode(&request.plan, &context)
+            let plan = codec::decode(&request.plan, &context)?;
+            if request.partitions == 1 { narrow(plan).map_err(reveal) } else { Ok(plan) }
         };
         if request.plan.len() > DECODED_BYTES_MAX {
             return decode();
@@ -192,9 +199,11 @@ fn settings_of(request: &FragmentRequest) -> Settings {
 /// What operators ask for while they run. Finished plans hold their functions: none is looked up by its name any more.
 pub(super) fn task(mut config: SessionConfig, runtime: &Arc<RuntimeEnv>, pace: Pace) -> Arc<TaskContext> {
     config.set_extension(Arc::new(pace));
+    let execution = &mut config.options_mut().execution;
     if let MemoryLimit::Finite(bytes) = runtime.memory_pool.memory_limit() {
-        config.options_mut().execution.sort_spill_reservation_bytes = (bytes / MERGE_PART).min(MERGE_BYTES_MAX);
+        execution.sort_spill_reservation_bytes = (bytes / MERGE_PART).min(MERGE_BYTES_MAX);
     }
+    execution.max_spill_file_size_bytes = ConfigNonZeroUsize::try_new(SPILL_FILE_BYTES).expect("it is not zero");
     let (scalar, higher) = (HashMap::new(), HashMap::new());
     let (aggregate, window) = (HashMap::new(), HashMap::new());
     Arc::new(TaskContext::new(None, String::new(), config, scalar, higher, aggregate, window, Arc::clone(runtime)))

@@ -19,6 +19,7 @@ use super::sent::SentRows;
 use super::shards::{Shards, home};
 use super::shuffle::{LateInput, ShuffledRows};
 use super::subquery;
+use crate::ChunkDef;
 use crate::gapfill::GapFillExec;
 use bytes::Bytes;
 use datafusion::common::Result;
@@ -35,7 +36,7 @@ use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use datafusion::physical_plan::{
     Distribution, ExecutionPlan, ExecutionPlanProperties, Partitioning, replace_children_if_necessary,
 };
-use proto::{NodeName, ScanChunks};
+use proto::{ChunkId, NodeName, ScanChunks};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -306,7 +307,7 @@ impl<'a> Cutter<'a> {
         })?;
         let (bytes, values) = Cutter::encoded(&plan, &late)?;
         let (number, why) = (self.next_fragment(), why.to_owned());
-        Ok(RemoteExec::new(Fragment { number, plan, bytes, values, parts, why, late }))
+        Ok(RemoteExec::new(Fragment { number, plan, bytes, values, parts, why, late, narrow: false }))
     }
 
     pub fn next_fragment(&mut self) -> u32 {
@@ -339,9 +340,13 @@ pub(super) fn ordered_inputs(plan: &Plan) -> Vec<bool> {
 }
 
 fn chunks_on(scan: &ChunkScan, node: &NodeName) -> ScanChunks {
-    let chunks = scan.source.iter().flat_map(|source| &source.chunks);
-    let chunks = chunks.filter(|chunk| home(chunk) == node).map(|chunk| chunk.id).collect();
-    ScanChunks { scan: scan.scan, chunks, predicates: scan.predicates.clone() }
+    let chunks = scan.source.as_ref().map_or(&[][..], |source| &source.chunks);
+    ScanChunks { scan: scan.scan, chunks: ids_on(chunks, node), predicates: scan.predicates.clone() }
+}
+
+/// Those that the node reads.
+pub(super) fn ids_on(chunks: &[Arc<ChunkDef>], node: &NodeName) -> Vec<ChunkId> {
+    chunks.iter().filter(|chunk| home(chunk) == node).map(|chunk| chunk.id).collect()
 }
 
 fn one_stream(plan: Plan, ordered: bool) -> Plan {

@@ -66,6 +66,12 @@ impl FragmentMetrics {
         self
     }
 
+    /// The most rows that one operator read or returned.
+    pub fn rows_most(&self) -> u64 {
+        let read = self.operators.iter().filter_map(|operator| Some(operator.scan.as_ref()?.rows_read));
+        self.operators.iter().filter_map(|operator| operator.rows).chain(read).max().unwrap_or(0)
+    }
+
     /// Metrics are not worth failing a query for.
     pub fn decode(bytes: &[u8]) -> Option<FragmentMetrics> {
         serde_json::from_slice(bytes).ok()

@@ -7,7 +7,7 @@
 //!    `provider::HypertableProvider::scan` excludes chunks (`bounds`) and leaves a `scan::ChunkScan`.
 //!    `latest` tells scans of which only the last rows are wanted, `leading` those of which only the first in time.
 //!    A statement that runs again takes a `template`: the physical plan of a former run, whose constants are exchanged
-//!    (`parameter`).
+//!    (`parameter`); one that reads little runs in one partition (`light`).
 //! 3. `fragment::fragment` cuts the plan: what can run where the rows are (`shards`) is encoded (`codec`) and replaced
 //!    by an `exchange::RemoteExec`. Joins are cut by `joining`, as `join` allows, or by `shuffle`, when nodes are to send
 //!    each other rows; `check` refuses what would join wrongly.
@@ -44,6 +44,7 @@ mod joining;
 mod late;
 mod latest;
 mod leading;
+mod light;
 mod marks;
 mod memory;
 mod metrics;

@@ -98,6 +98,11 @@ impl ChunkScan {
         ChunkScan { leading, ..self }
     }
 
+    pub fn in_one_partition(self) -> ChunkScan {
+        let properties = Arc::new(scan_properties(self.schema(), 1));
+        ChunkScan { properties, ..self }
+    }
+
     pub fn partitions(&self) -> usize {
         self.properties.partitioning.partition_count()
     }

@@ -9,11 +9,13 @@
 
 use super::bounds;
 use super::context::{Relation, RelationName, Scope};
-use super::exchange::RemoteExec;
-use super::fragment::{can_travel, fragment};
+use super::exchange::{RemoteExec, Run};
+use super::fragment::{can_travel, fragment, ids_on};
+use super::light::{Load, narrow};
 use super::marks::{Marks, values_of};
 use super::parameter;
 use super::scan::{ChunkScan, ScanSource};
+use super::shards::home;
 use crate::{ChunkDef, Settings};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -22,10 +24,10 @@ use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::filter::FilterExec;
 use parking_lot::Mutex;
-use proto::ColumnPredicate;
+use proto::{ColumnPredicate, NodeName, ScanChunks};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 type Plan = Arc<dyn ExecutionPlan>;
 
@@ -60,7 +62,7 @@ pub(super) struct Template {
     plan: Plan,
     scans: Vec<Scan>,
     /// The last used first.
-    cuts: Mutex<Vec<Cut>>,
+    cuts: Mutex<Vec<Arc<Cut>>>,
 }
 
 /// One scan of a template.
@@ -70,12 +72,29 @@ struct Scan {
     filters: Vec<Expr>,
 }
 
-/// A template's plan for certain chunks.
-#[derive(Clone)]
+/// A template's plan for chunks at certain places.
 struct Cut {
-    /// By scan.
-    chunks: Vec<Vec<Arc<ChunkDef>>>,
+    places: Places,
     plan: Plan,
+    /// The same in one partition.
+    narrow: OnceLock<Plan>,
+    /// What its last runs have read.
+    load: Arc<Load>,
+}
+
+/// Where chunks lie, as far as the cut of a plan depends on it.
+enum Places {
+    /// All on one node.
+    One(NodeName),
+    /// By scan.
+    Chunks(Vec<Vec<Arc<ChunkDef>>>),
+}
+
+/// A plan to be run once.
+pub(super) struct Instance {
+    pub plan: Plan,
+    /// It is expected to read little, and has one partition.
+    pub light: bool,
 }
 
 impl Templates {
@@ -165,7 +184,7 @@ impl Template {
     }
 
     /// The plan of one run, cut. `None` when a relation is not the table it was.
-    pub fn instance(&self, values: &[ScalarValue], scope: &Scope, options: &ConfigOptions) -> Result<Option<Plan>> {
+    pub fn instance(&self, values: &[ScalarValue], scope: &Scope, options: &ConfigOptions) -> Result<Option<Instance>> {
         let mut sources = BTreeMap::new();
         for scan in &self.scans {
             let Some(Relation::Table { def, chunks }) = scope.relation(&scan.relation) else { return Ok(None) };
@@ -179,12 +198,18 @@ impl Template {
         }
         let cut = self.cut(&sources, scope, options)?;
         let encoded = parameter::encode(values)?;
-        let predicates = |scan: u32| sources.get(&scan).map_or_else(Vec::new, |(_, predicates)| predicates.clone());
+        let chunks = |scan: u32, node: &NodeName| {
+            let (source, predicates) = &sources[&scan];
+            ScanChunks { scan, chunks: ids_on(&source.chunks, node), predicates: predicates.clone() }
+        };
+        let light = cut.load.is_light(sources.values().map(|(source, _)| most_on_a_node(&source.chunks)).sum());
+        let run = Run { values: &encoded, chunks: &chunks, narrow: light, load: &cut.load };
         let leaf = &mut |leaf: &Plan| {
             let remote = leaf.downcast_ref::<RemoteExec>();
-            Ok(remote.map(|remote| Arc::new(remote.again(&encoded, &predicates)) as Plan))
+            Ok(remote.map(|remote| Arc::new(remote.again(&run)) as Plan))
         };
-        parameter::instance(&cut, &values, leaf).map(Some)
+        let plan = if light { cut.narrow()? } else { &cut.plan };
+        Ok(Some(Instance { plan: parameter::instance(plan, &values, leaf)?, light }))
     }
 
     fn cut(
@@ -192,13 +217,13 @@ impl Template {
         sources: &BTreeMap<u32, (ScanSource, Vec<ColumnPredicate>)>,
         scope: &Scope,
         options: &ConfigOptions,
-    ) -> Result<Plan> {
-        let chunks = sources.values().map(|(source, _)| source.chunks.clone()).collect::<Vec<_>>();
+    ) -> Result<Arc<Cut>> {
+        let places = Places::of(sources.values().map(|(source, _)| &source.chunks));
         let mut cuts = self.cuts.lock();
-        if let Some(found) = cuts.iter().position(|cut| same_places(&cut.chunks, &chunks)) {
+        if let Some(found) = cuts.iter().position(|cut| cut.places.same(&places)) {
             let cut = cuts.remove(found);
-            cuts.insert(0, cut.clone());
-            return Ok(cut.plan);
+            cuts.insert(0, Arc::clone(&cut));
+            return Ok(cut);
         }
         drop(cuts);
         let placed = Arc::clone(&self.plan).transform_up(|node| {
@@ -208,16 +233,49 @@ impl Template {
             Ok(Transformed::yes(Arc::new(scan) as Plan))
         })?;
         let plan = fragment(placed.data, scope, options)?;
+        let cut = Arc::new(Cut { places, plan, narrow: OnceLock::new(), load: Arc::default() });
         let mut cuts = self.cuts.lock();
-        cuts.insert(0, Cut { chunks, plan: Arc::clone(&plan) });
+        cuts.insert(0, Arc::clone(&cut));
         cuts.truncate(CUTS_MAX);
-        Ok(plan)
+        Ok(cut)
     }
 }
 
-/// Whether these are the same chunks on the same nodes.
-fn same_places(a: &[Vec<Arc<ChunkDef>>], b: &[Vec<Arc<ChunkDef>>]) -> bool {
-    let same = |(a, b): (&Arc<ChunkDef>, &Arc<ChunkDef>)| Arc::ptr_eq(a, b) || (a.id == b.id && a.nodes == b.nodes);
-    let all = |(a, b): (&Vec<_>, &Vec<_>)| a.len() == b.len() && a.iter().zip(b).all(same);
-    a.len() == b.len() && a.iter().zip(b).all(all)
+impl Cut {
+    fn narrow(&self) -> Result<&Plan> {
+        if self.narrow.get().is_none() {
+            // Whoever comes second made the same.
+            self.narrow.set(narrow(Arc::clone(&self.plan))?).ok();
+        }
+        Ok(self.narrow.get().expect("it was just made"))
+    }
+}
+
+impl Places {
+    fn of<'a>(scans: impl Iterator<Item = &'a Vec<Arc<ChunkDef>>>) -> Places {
+        let scans = scans.collect::<Vec<_>>();
+        let mut homes = scans.iter().flat_map(|chunks| chunks.iter()).map(|chunk| home(chunk));
+        let first = homes.next().filter(|_| scans.iter().all(|chunks| !chunks.is_empty()));
+        match first {
+            Some(first) if homes.all(|home| home == first) => Places::One(first.clone()),
+            _ => Places::Chunks(scans.into_iter().cloned().collect()),
+        }
+    }
+
+    fn same(&self, other: &Places) -> bool {
+        let same = |(a, b): (&Arc<ChunkDef>, &Arc<ChunkDef>)| Arc::ptr_eq(a, b) || (a.id == b.id && a.nodes == b.nodes);
+        let all = |(a, b): (&Vec<_>, &Vec<_>)| a.len() == b.len() && a.iter().zip(b).all(same);
+        match (self, other) {
+            (Places::One(a), Places::One(b)) => a == b,
+            (Places::Chunks(a), Places::Chunks(b)) => a.len() == b.len() && a.iter().zip(b).all(all),
+            _ => false,
+        }
+    }
+}
+
+/// How many chunks lie on the node that has most of them.
+fn most_on_a_node(chunks: &[Arc<ChunkDef>]) -> usize {
+    let mut counts = BTreeMap::<_, usize>::new();
+    chunks.iter().for_each(|chunk| *counts.entry(home(chunk)).or_default() += 1);
+    counts.into_values().max().unwrap_or(0)
 }

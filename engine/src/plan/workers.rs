@@ -5,9 +5,13 @@ use super::attempt::Rows;
 use arrow::array::RecordBatch;
 use futures::{Stream, StreamExt, stream};
 use parking_lot::Mutex;
-use proto::{Error, Result, SqlState};
+use proto::{Clock, Error, Result, SqlState};
 use std::future::Future;
 use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -16,6 +20,8 @@ use tokio::task::JoinHandle;
 const STACK_BYTES: usize = 64 << 20;
 /// Batches that may wait for whoever takes them.
 const BATCHES_AHEAD: usize = 2;
+/// Going to another thread and back takes a good part of this.
+const BRIEF: Duration = Duration::from_millis(1);
 
 /// Ended when dropped, without waiting.
 pub struct Workers {
@@ -63,6 +69,39 @@ impl Workers {
             }
         });
         answer(received, running).boxed()
+    }
+
+    /// As `carry`, for rows that hardly take any computing: where they are asked for, and here only if that took long.
+    pub(super) fn carry_if_long(self: &Arc<Self>, rows: Rows, clock: Arc<dyn Clock>) -> Rows {
+        Brief { rows, workers: Some(Arc::clone(self)), spent: Duration::ZERO, clock }.boxed()
+    }
+}
+
+/// Rows that have not taken long so far.
+struct Brief {
+    rows: Rows,
+    /// `None`: these have them by now.
+    workers: Option<Arc<Workers>>,
+    spent: Duration,
+    clock: Arc<dyn Clock>,
+}
+
+impl Stream for Brief {
+    type Item = Result<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let Some(workers) = self.workers.clone() else { return self.rows.poll_next_unpin(context) };
+        if self.spent > BRIEF {
+            let rows = std::mem::replace(&mut self.rows, stream::empty().boxed());
+            self.rows = workers.carry(rows);
+            self.workers = None;
+            return self.rows.poll_next_unpin(context);
+        }
+        let started = self.clock.elapsed();
+        let polled = self.rows.poll_next_unpin(context);
+        let took = self.clock.elapsed().saturating_sub(started);
+        self.spent += took;
+        polled
     }
 }
 

@@ -21,6 +21,8 @@ use tonic::{Request, Response, Status};
 const STREAMS_MAX: u32 = 1024;
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// A short fragment is done within it.
+const FIRST_WAIT: Duration = Duration::from_millis(5);
 
 /// Serves `node` on `listener` until `shutdown` completes; calls under way are finished first.
 pub async fn serve_node<N: DataNode + Publisher>(
@@ -125,8 +127,14 @@ impl Service for Adapter<dyn DataNode> {
 
     async fn execute(&self, request: Request<v1::FragmentRequest>) -> Reply<Self::ExecuteStream> {
         let fragment = convert::fragment_from(request.into_inner()).map_err(error::to_status)?;
+        let answers = fragment.shuffle.publishes.is_none();
         let stream = self.node.execute(fragment).await.map_err(error::to_status)?;
-        Ok(Response::new(encoded(stream).boxed()))
+        let mut answer = Box::pin(encoded(stream).peekable());
+        if answers {
+            // What is ready by then leaves with the headers, in one piece.
+            let _ = tokio::time::timeout(FIRST_WAIT, answer.as_mut().peek()).await;
+        }
+        Ok(Response::new(answer))
     }
 
     async fn chunk_stats(&self, request: Request<v1::ChunksRequest>) -> Reply<v1::ChunkStatsReply> {

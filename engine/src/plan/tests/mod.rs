@@ -14,5 +14,6 @@ mod prepare;
 mod run;
 mod runs;
 mod shuffle;
+mod spilled;
 mod target;
 mod template;

@@ -38,7 +38,7 @@ async fn a_plan_that_runs_again_answers_the_same() {
         let prepared = shared(&cluster, sql);
         for push_down in [true, false] {
             let expected = text(&cluster.query(sql, push_down).await.unwrap(), *in_order);
-            for round in 0..3 {
+            for round in 0..5 {
                 let answer = run(&cluster, &prepared, &[], &cluster.context(push_down)).await;
                 assert_eq!(text(&answer, *in_order), expected, "round {round}: {sql}");
             }
