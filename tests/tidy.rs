@@ -145,6 +145,8 @@ fn tools_at_home(tree: &Tree) -> Vec<String> {
 /// Written in two halves, so that this file does not find itself.
 const UNDONE: &[(&str, &str)] = &[("todo", "!("), ("unimplemented", "!("), ("#[ign", "ore"), ("dbg", "!(")];
 const WAITING: (&str, &str) = ("sle", "ep(");
+/// A test of a server that hangs must not take all others with it.
+const UNWATCHED: &str = "#[tokio::test";
 
 fn honest_tests(tree: &Tree) -> Vec<String> {
     let undone = UNDONE.iter().map(|(a, b)| format!("{a}{b}")).collect::<Vec<_>>();
@@ -155,6 +157,9 @@ fn honest_tests(tree: &Tree) -> Vec<String> {
             let words = undone.iter().filter(|word| stands_in(line, word));
             found.extend(words.map(|word| format!("{}:{number}: `{word}`", file.path)));
         }
+        let endless = |line: &&str| line.contains(UNWATCHED) && !line.contains("watched");
+        let of_servers = file.code_lines().filter(|(_, line)| file.is_under("tests/it/") && endless(line));
+        found.extend(of_servers.map(|(number, _)| format!("{}:{number}: name `crate::watched`", file.path)));
         // `AsyncDB` and `pg_` functions have methods of this name; a call has a path or a dot before it.
         for (number, line) in file.test_lines() {
             if [".", "::"].iter().any(|before| line.contains(&format!("{before}{waiting}"))) {

@@ -1,4 +1,5 @@
-//! What the machine has: memory, as far as this process may take of it. A figure for defaults, never a promise.
+//! What the machine has: memory, as far as this process may take of it (a figure for defaults, never a promise), and
+//! files that it may hold open.
 
 use std::path::Path;
 
@@ -6,6 +7,13 @@ use std::path::Path;
 /// does not say (it is not Linux).
 pub fn memory_bytes() -> Option<u64> {
     memory(|path| std::fs::read_to_string(path).ok())
+}
+
+/// Segments, connections and what queries spill are open files. Most systems give a process few unless it asks for more.
+pub fn allow_open_files() {
+    if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 fn memory(read: impl Fn(&Path) -> Option<String>) -> Option<u64> {

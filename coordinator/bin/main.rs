@@ -1,7 +1,7 @@
 //! `seriatim`: the one binary. It reads arguments, builds the parts and joins them; it is the only place that sees node
 //! and coordinator together.
 //!
-//! `args` what can be said on the command line · `machine` how much memory there is · `serve` a data node, and what all
+//! `args` what can be said on the command line · `machine` what the machine has · `serve` a data node, and what all
 //! processes share · `cluster` processes with SQL · `demo` the tutorial before your eyes · `inspect` files at rest.
 
 mod args;
@@ -44,6 +44,7 @@ fn run(args: Args) -> anyhow::Result<()> {
         Command::DumpSegment(dump) => return inspect::dump_segment(dump),
         _ => {}
     }
+    machine::allow_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("seriatim")

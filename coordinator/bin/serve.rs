@@ -109,7 +109,12 @@ pub async fn node(args: args::Node) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     announce("node", address);
     info!(%address, "serving chunks");
-    let stopped = async move { stop.requested().await };
+    let running = Arc::clone(&node);
+    let stopped = async move {
+        stop.requested().await;
+        // Whoever holds a cursor open would keep the server alive.
+        running.stop_queries();
+    };
     serve_node(node.clone(), listener, stopped).await.context("the node's server failed")?;
     info!("stopping");
     node.close().await.context("closing the node")?;

@@ -23,7 +23,7 @@ async fn assert_whole(session: &Session) {
     assert_eq!(session.value("SELECT count(*), sum(v) FROM t").await, "1000|499500");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn wrong_rows_are_refused_and_change_nothing() {
     let cluster = Cluster::start(Shape::Embedded).await;
     let session = table(&cluster).await;
@@ -45,7 +45,7 @@ async fn wrong_rows_are_refused_and_change_nothing() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_deep_or_long_expression_does_not_bring_the_server_down() {
     let cluster = Cluster::start(Shape::Embedded).await;
     let session = cluster.connect().await;
@@ -72,7 +72,7 @@ async fn a_deep_or_long_expression_does_not_bring_the_server_down() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn nonsense_before_login_is_refused_without_memory() {
     let cluster = Cluster::start(Shape::Embedded).await;
     let packets: [&[u8]; 5] = [
@@ -99,7 +99,7 @@ async fn nonsense_before_login_is_refused_without_memory() {
     assert_eq!(cluster.connect().await.value("SELECT 1").await, "1");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn broken_messages_after_login_end_that_session_only() {
     let cluster = Cluster::start(Shape::Embedded).await;
     let (mut client, _) = RawClient::login(cluster.sql_addr(), "postgres", "postgres");
@@ -115,7 +115,7 @@ async fn broken_messages_after_login_end_that_session_only() {
     assert_eq!(cluster.connect().await.value("SELECT 1").await, "1");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_client_that_vanishes_in_a_copy_leaves_nothing() {
     let cluster = Cluster::start(Shape::Processes).await;
     let session = table(&cluster).await;
@@ -132,7 +132,7 @@ async fn a_client_that_vanishes_in_a_copy_leaves_nothing() {
     session.run("DROP TABLE t").await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn data_nodes_that_cannot_be_added_are_refused() {
     let cluster = Cluster::start(Shape::Processes).await;
     let session = cluster.connect().await;
@@ -154,7 +154,7 @@ async fn data_nodes_that_cannot_be_added_are_refused() {
     assert_eq!(session.value("SELECT count(*) FROM timescaledb_information.data_nodes").await, "2");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_node_that_dies_in_a_query_fails_the_query_and_nothing_else() {
     let mut cluster = Cluster::start(Shape::Processes).await;
     let session = table(&cluster).await;
@@ -177,7 +177,7 @@ async fn a_node_that_dies_in_a_query_fails_the_query_and_nothing_else() {
     assert_whole(&cluster.settled().await).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_node_that_is_dead_at_insert_makes_it_fail_whole() {
     let mut cluster = Cluster::start(Shape::Processes).await;
     let session = table(&cluster).await;
@@ -190,7 +190,7 @@ async fn a_node_that_is_dead_at_insert_makes_it_fail_whole() {
     assert_whole(&cluster.settled().await).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_directory_serves_one_process() {
     let cluster = Cluster::start(Shape::Processes).await;
     let log = tempfile::NamedTempFile::new().unwrap();
@@ -208,7 +208,7 @@ async fn a_directory_serves_one_process() {
 }
 
 /// Damage in the middle of a file is told from a torn tail: it is an error with file and offset, never a silent loss.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_damaged_log_is_named_and_not_skipped() {
     let mut cluster = Cluster::start(Shape::Processes).await;
     let session = table(&cluster).await;

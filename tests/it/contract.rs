@@ -118,13 +118,13 @@ fn assert_code(result: Result<(), Error>, code: SqlState) {
 macro_rules! contract {
     ($($sentence:ident),* $(,)?) => {
         mod on_the_node {
-            $(#[tokio::test(flavor = "multi_thread")]
+            $(#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
             async fn $sentence() {
                 super::$sentence(false).await;
             })*
         }
         mod over_grpc {
-            $(#[tokio::test(flavor = "multi_thread")]
+            $(#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
             async fn $sentence() {
                 super::$sentence(true).await;
             })*

@@ -31,7 +31,7 @@ async fn copy_out(session: &Session, sql: &str) -> String {
 
 const ROWS: &str = "SELECT * FROM t ORDER BY time";
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn text_comes_in_and_goes_out_as_it_was() {
     let (_server, session) = table().await;
     let text = "2024-01-01 00:00:00+00\t1\tplain\t1.5\n\
@@ -44,7 +44,7 @@ async fn text_comes_in_and_goes_out_as_it_was() {
     assert_eq!(session.value("SELECT count(*) FROM t WHERE note IS NULL").await, "1");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn csv_comes_in_and_goes_out_as_it_was() {
     let (_server, session) = table().await;
     let text = "time,device,note,v\n\
@@ -58,7 +58,7 @@ async fn csv_comes_in_and_goes_out_as_it_was() {
     assert_eq!(session.value("SELECT count(*) FROM t WHERE note = ''").await, "1");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn pieces_may_be_cut_anywhere() {
     let (_server, session) = table().await;
     let line = "2024-01-01 00:00:00+00,1,\"é,\"\"x\"\"\",1.5\n";
@@ -71,7 +71,7 @@ async fn pieces_may_be_cut_anywhere() {
     assert_eq!(distinct, ["é,\"x\"|1.5"]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn options_and_columns_are_obeyed() {
     let (_server, session) = table().await;
     let sql = "COPY t (v, time, note) FROM STDIN WITH (DELIMITER '|', NULL 'nil')";
@@ -100,7 +100,7 @@ async fn options_and_columns_are_obeyed() {
     assert_eq!(copy_out(&session, "COPY (SELECT 1, true, 'x' WHERE false) TO STDOUT").await, "");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_bad_row_is_named_and_nothing_of_the_copy_stays() {
     let (_server, session) = table().await;
     let good = "2024-01-01 00:00:00+00\t1\tok\t1\n".repeat(5000);
@@ -149,7 +149,7 @@ async fn a_bad_row_is_named_and_nothing_of_the_copy_stays() {
     assert_eq!(session.value("SELECT count(*) FROM t").await, "0");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_copy_that_cannot_begin_is_refused() {
     let (_server, session) = table().await;
     let cases = [
@@ -166,7 +166,7 @@ async fn a_copy_that_cannot_begin_is_refused() {
     assert_eq!(session.value("SELECT 1").await, "1");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_copy_is_part_of_its_transaction() {
     let (server, session) = table().await;
     let (other, rows) = (server.connect().await, "2024-01-01\t1\ta\t1\n2024-01-20\t2\tb\t2\n");
@@ -183,7 +183,7 @@ async fn a_copy_is_part_of_its_transaction() {
 }
 
 /// Dropping the sink before `finish` sends CopyFail.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_copy_given_up_by_its_client_leaves_nothing() {
     let (_server, session) = table().await;
     {
@@ -194,7 +194,7 @@ async fn a_copy_given_up_by_its_client_leaves_nothing() {
 }
 
 /// The binary form must carry every value over unchanged, also through a server that did not write it.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn binary_goes_out_and_comes_in_again() {
     let (_server, session) = table().await;
     let text = "2024-01-01 00:00:00+00\t1\tplain\t1.5\n\

@@ -22,17 +22,17 @@ const PIECES_PER_TXN: usize = 4;
 const STEPS_MAX: usize = 30;
 const WRITER_TIMEOUT: Duration = Duration::from_secs(60);
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn acknowledged_transactions_survive_on_three_processes() {
     rounds(Shape::Processes, ROUNDS).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn acknowledged_transactions_survive_embedded() {
     rounds(Shape::Embedded, ROUNDS / 5).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn acknowledged_transactions_survive_in_a_group() {
     rounds(Shape::Group, ROUNDS / 5).await;
 }

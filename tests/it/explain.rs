@@ -10,12 +10,12 @@ const DEVICES: u64 = 8;
 const PER_DAY: u64 = 1440;
 const NODES: u64 = 2;
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn explain_analyze_tells_the_truth_embedded() {
     tells_the_truth(Shape::Embedded).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn explain_analyze_tells_the_truth_on_three_processes() {
     tells_the_truth(Shape::Processes).await;
 }

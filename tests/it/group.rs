@@ -38,16 +38,20 @@ async fn check(session: &Session, acknowledged: &[usize]) {
     assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_group_outlives_any_of_its_coordinators() {
     let mut cluster = with_accounts().await;
     let (mut number, mut acknowledged, mut slowest) = (0, Vec::new(), Duration::ZERO);
     for round in 0..ROUNDS {
-        let session = cluster.led().await;
-        for _ in 0..20 {
+        let mut session = cluster.led().await;
+        let enough = acknowledged.len() + 20;
+        while acknowledged.len() < enough {
             number += 1;
-            session.run(&transfer(number)).await;
-            acknowledged.push(number);
+            match session.try_rows(&transfer(number)).await {
+                Ok(_) => acknowledged.push(number),
+                // On a busy machine another is elected though nobody stops.
+                Err(_) => session = cluster.led().await,
+            }
         }
         let leader = Member::Coordinator(cluster.leader().await);
         let stalls = round % 2 == 1;
@@ -81,7 +85,7 @@ async fn a_group_outlives_any_of_its_coordinators() {
 }
 
 /// The commit may be durable when the leader dies and the answer with it: the client cannot know, and tries again.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_retry_with_its_key_is_applied_once_whoever_dies() {
     let mut cluster = with_accounts().await;
     let attempt = |number: usize| format!("SET seriatim.idempotency_key = 'transfer {number}'; {}", transfer(number));
@@ -108,7 +112,7 @@ async fn a_retry_with_its_key_is_applied_once_whoever_dies() {
     check(&cluster.settled().await, &(1..=4 * ROUNDS).collect::<Vec<_>>()).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn who_follows_turns_clients_away_and_says_who_leads() {
     let cluster = Cluster::start(Shape::Group).await;
     let leader = cluster.leader().await;
@@ -121,7 +125,7 @@ async fn who_follows_turns_clients_away_and_says_who_leads() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_leader_that_slept_can_neither_commit_nor_read_what_is_out_of_date() {
     let mut cluster = with_accounts().await;
     let leader = cluster.leader().await;
@@ -142,7 +146,7 @@ async fn a_leader_that_slept_can_neither_commit_nor_read_what_is_out_of_date() {
     check(&next, &[2]).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn without_a_majority_nobody_leads_and_with_one_again_somebody_does() {
     let mut cluster = with_accounts().await;
     let leader = cluster.leader().await;
@@ -154,8 +158,9 @@ async fn without_a_majority_nobody_leads_and_with_one_again_somebody_does() {
     // Cut off before it was proposed, in the middle, or told that nobody knows.
     let code = error.code().map(|code| code.code().to_owned());
     assert!(code.as_deref().is_none_or(|code| ["57P01", "08007"].contains(&code)), "{error:?}");
+    let since = Instant::now();
     while connect(&cluster.config_of(leader)).await.is_ok() {
-        tokio::task::yield_now().await;
+        assert!(since.elapsed() < FAILOVER_MAX, "who has no majority still lets clients in");
     }
     let error = error_of(&connect(&cluster.config_of(leader)).await.err().expect("refused"));
     assert_eq!(error.code().code(), "57P03");
@@ -163,7 +168,7 @@ async fn without_a_majority_nobody_leads_and_with_one_again_somebody_does() {
     check(&cluster.settled().await, &[1]).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_coordinator_that_lost_its_disk_is_kept_out_and_the_others_go_on() {
     let mut cluster = with_accounts().await;
     cluster.led().await.run(&transfer(1)).await;

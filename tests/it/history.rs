@@ -13,12 +13,12 @@ const READERS: usize = 3;
 /// Between a start and the next death.
 const LIFE_MAX_MS: u64 = 900;
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn every_read_is_a_point_of_one_history_on_three_processes() {
     history(Shape::Processes, 8).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn every_read_is_a_point_of_one_history_in_a_group() {
     history(Shape::Group, 5).await;
 }

@@ -66,7 +66,7 @@ const ON_NODES: &[(&str, usize)] =
 /// They need chunks to be sealed.
 const SEALS: &[(&str, usize)] = &[("d6", 4), ("d7", 4)];
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_coordinator_that_is_alone_dies_at_every_point() {
     let mut trial = Trial::start(Shape::Processes).await;
     let coordinator = Member::Coordinator(0);
@@ -89,7 +89,7 @@ async fn a_coordinator_that_is_alone_dies_at_every_point() {
     trial.report();
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_node_dies_at_every_point() {
     let mut trial = Trial::start(Shape::Processes).await;
     for run in 0..8 {
@@ -109,7 +109,7 @@ async fn a_node_dies_at_every_point() {
     trial.report();
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn every_leader_of_a_group_dies_at_every_point() {
     let mut trial = Trial::start(Shape::Group).await;
     for (point, passage_max) in COMMITS {
@@ -125,7 +125,7 @@ async fn every_leader_of_a_group_dies_at_every_point() {
     trial.report();
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_follower_that_was_left_behind_dies_over_the_snapshot_it_is_sent() {
     let mut trial = Trial::start(Shape::Group).await;
     for round in 0..6 {

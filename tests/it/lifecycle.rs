@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 use tokio_postgres::Config;
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn everything_survives_a_clean_restart() {
     for shape in [Shape::Embedded, Shape::Processes] {
         let mut cluster = Cluster::start(shape).await;
@@ -33,7 +33,7 @@ async fn everything_survives_a_clean_restart() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn what_became_of_a_policy_is_known_after_a_clean_restart() {
     let mut cluster = Cluster::start(Shape::Embedded).await;
     let session = cluster.connect().await;
@@ -58,7 +58,7 @@ async fn what_became_of_a_policy_is_known_after_a_clean_restart() {
 }
 
 /// SIGTERM ends what is under way instead of waiting for it.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_shutdown_does_not_wait_for_idle_sessions() {
     let mut cluster = Cluster::start(Shape::Embedded).await;
     let idle = cluster.connect().await;
@@ -67,7 +67,7 @@ async fn a_shutdown_does_not_wait_for_idle_sessions() {
     assert!(idle.client.simple_query("SELECT 1").await.is_err());
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_password_opens_and_nothing_else_does() {
     let dir = tempfile::tempdir().unwrap();
     let password_file = dir.path().join("password");
@@ -94,7 +94,7 @@ async fn a_password_opens_and_nothing_else_does() {
     assert!(connect(config.user("ann").password("changed")).await.is_ok());
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn the_password_may_come_from_the_environment() {
     let dir = tempfile::tempdir().unwrap();
     let process = start_with_password(dir.path(), |command| {
@@ -106,7 +106,7 @@ async fn the_password_may_come_from_the_environment() {
 }
 
 /// A password, or an equivalent of it, must not be readable in the data directory.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn passwords_are_not_stored() {
     let cluster = Cluster::start(Shape::Embedded).await;
     let session = cluster.connect().await;
@@ -116,7 +116,7 @@ async fn passwords_are_not_stored() {
     assert!(found.is_empty(), "{found:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_server_without_tls_stays_on_loopback() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = binary();
@@ -128,7 +128,7 @@ async fn a_server_without_tls_stays_on_loopback() {
     assert!(why.contains("--insecure"), "{why}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_taken_port_is_named_with_the_flag_that_changes_it() {
     let cluster = Cluster::start(Shape::Embedded).await;
     let dir = tempfile::tempdir().unwrap();
@@ -179,7 +179,7 @@ fn files_with(dir: &Path, needle: &[u8]) -> Vec<std::path::PathBuf> {
 }
 
 /// What an operator runs after an accident: it must find a single flipped bit, and nothing in sound files.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn verify_finds_a_flipped_bit_and_dump_segment_shows_the_file() {
     let mut cluster = Cluster::start(Shape::Embedded).await;
     let session = cluster.connect().await;
@@ -211,7 +211,7 @@ async fn verify_finds_a_flipped_bit_and_dump_segment_shows_the_file() {
 }
 
 /// A change of `compress_segmentby` reaches what is sealed already with the next `compress_chunk`.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn compress_chunk_sorts_again_after_the_settings_changed() {
     let mut cluster = Cluster::start(Shape::Embedded).await;
     let session = cluster.connect().await;

@@ -36,5 +36,6 @@ mod shuffle;
 mod slt;
 mod tsbs;
 mod tutorial;
+mod watched;
 mod wire;
 mod writes;

@@ -63,7 +63,7 @@ async fn right_or_out_of_memory(session: &Session, sql: &str, expected: &str) ->
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn queries_larger_than_memory_give_right_rows_and_four_at_once_do_or_say_so() {
     let cluster = Cluster::start_with(Shape::Embedded, &MIDDLING).await;
     let session = cluster.connect().await;
@@ -87,7 +87,7 @@ async fn queries_larger_than_memory_give_right_rows_and_four_at_once_do_or_say_s
     assert_eq!(session.value("SELECT count(*) FROM t WHERE device = 7").await, (ROWS_LARGE / 50).to_string());
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn without_room_to_spill_a_query_fails_and_says_which_flag_bounds_it() {
     const SORT: &str = "SELECT sum(r * k) FROM (SELECT k, row_number() OVER (ORDER BY pad) AS r FROM t) s";
     for (spill, code, flag) in [("0", "53200", "--query-memory-mib"), ("1", "53100", "--spill-mib")] {
@@ -103,7 +103,7 @@ async fn without_room_to_spill_a_query_fails_and_says_which_flag_bounds_it() {
 }
 
 /// A nested-loop join keeps one side in memory and does not spill.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_nested_loop_join_larger_than_memory_fails_alone() {
     let cluster = Cluster::start_with(Shape::Embedded, &SMALL).await;
     let session = cluster.connect().await;
@@ -113,7 +113,7 @@ async fn a_nested_loop_join_larger_than_memory_fails_alone() {
     assert_eq!(session.value("SELECT count(*) FROM t").await, ROWS.to_string());
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_start_removes_what_was_spilled_before_a_crash() {
     let mut cluster = Cluster::start(Shape::Embedded).await;
     let dir = cluster.data_dir(Member::Coordinator(0));
@@ -138,7 +138,7 @@ fn files_count(dir: &Path) -> usize {
 
 /// Half of the small queries must be quick, however many large ones there are. The bound is for a debug build on a
 /// machine that does other things as well; behind four scans in a queue they would take many times as long.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_query_for_one_device_is_quick_while_four_read_everything() {
     const POINT: &str = "SELECT max(v) FROM t WHERE device = 7 AND time >= '2024-01-01' AND time < '2024-01-01 01:00'";
     const SCAN: &str = "SELECT count(DISTINCT pad), sum(v * k), max(pad || device::text) FROM t";
@@ -183,7 +183,7 @@ enum Leaving {
 }
 
 /// It is the processors' time that counts: what is still computed after the client was told, however busy the machine is.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn nobody_computes_what_nobody_waits_for() {
     let cluster = Cluster::start(Shape::Processes).await;
     let session = cluster.connect().await;

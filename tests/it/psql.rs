@@ -97,7 +97,7 @@ SELECT count(*) FROM conditions;
     (cluster, session)
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn psql_runs_the_tutorial_and_describes_what_is_there() {
     if !clients_wanted() {
         return;
@@ -115,7 +115,7 @@ async fn psql_runs_the_tutorial_and_describes_what_is_there() {
 }
 
 /// These show names and versions of this server; what must be in them is looked for.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn psql_lists_databases_schemas_extensions_and_the_connection() {
     if !clients_wanted() {
         return;
@@ -141,7 +141,7 @@ async fn psql_lists_databases_schemas_extensions_and_the_connection() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn psql_shows_errors_with_their_place() {
     if !clients_wanted() {
         return;
@@ -154,7 +154,7 @@ async fn psql_shows_errors_with_their_place() {
     assert_eq!(shown, expected);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn psql_copies_files_in_and_out() {
     if !clients_wanted() {
         return;
@@ -180,7 +180,7 @@ SELECT create_distributed_hypertable('t', 'time', 'device');
 }
 
 /// TAB completion asks inside the user's transaction: no answer of a catalog may abort it.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn catalog_questions_do_not_end_a_transaction() {
     let cluster = Cluster::start(Shape::Embedded).await;
     let session = cluster.connect().await;

@@ -70,7 +70,7 @@ fn read_with(reader: &str, files: &[PathBuf]) -> Vec<String> {
     text.lines().map(|line| line.to_owned()).collect()
 }
 
-#[tokio::test]
+#[tokio::test(crate = "crate::watched")]
 async fn duckdb_and_pyarrow_read_what_sql_returns() {
     if std::env::var("SERIATIM_CLIENTS").as_deref() != Ok("1") {
         println!("skipped: needs Python with duckdb and pyarrow (SERIATIM_CLIENTS=1)");

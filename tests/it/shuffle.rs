@@ -27,7 +27,7 @@ async fn cluster() -> (Cluster, Session) {
 const JOIN: &str = "SELECT count(*), sum(a.k), sum(b.k) FROM a JOIN b ON a.k = b.k";
 const HEAVY: &str = "SELECT max(a.k + b.k) FROM a JOIN b ON a.heavy = b.heavy";
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn nodes_send_each_other_what_they_join_and_stop_when_nobody_wants_it() {
     let (mut cluster, session) = cluster().await;
     let sum = (ROWS * (ROWS - 1) / 2).to_string();

@@ -26,18 +26,18 @@ const INSTANCES: usize = 2;
 
 type Row = Vec<Option<String>>;
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn tsbs_in_one_process() {
     on_cluster(Shape::Embedded).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn tsbs_on_three_processes() {
     on_cluster(Shape::Processes).await;
 }
 
 /// That the naive program is right, whenever a server is at hand.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn tsbs_on_postgres() {
     let Some(config) = reference() else {
         println!("skipped: SERIATIM_REFERENCE names no PostgreSQL 15 server");

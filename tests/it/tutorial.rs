@@ -28,22 +28,22 @@ const FINAL: Names = Names {
     sizes: "SELECT * FROM hypertable_detailed_size('conditions');",
 };
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn in_one_process_with_beta_names() {
     run(Shape::Embedded, &BETA).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn in_one_process_with_final_names() {
     run(Shape::Embedded, &FINAL).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn on_three_processes_with_beta_names() {
     run(Shape::Processes, &BETA).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn on_three_processes_with_final_names() {
     run(Shape::Processes, &FINAL).await;
 }
@@ -183,7 +183,7 @@ async fn read_back(session: &Session) {
 }
 
 /// `demo` shows the same statements, and `--exit` ends it after the last.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn the_demo_runs_them_and_shows_what_they_answer() {
     let output = tokio::task::spawn_blocking(|| {
         crate::cluster::binary().args(["demo", "--sql-addr", "127.0.0.1:0", "--exit"]).output().unwrap()

@@ -17,7 +17,7 @@ async fn number(session: &Session, sql: &str) -> i64 {
     session.client.query_one(sql, &[]).await.unwrap().get(0)
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn sessions_that_upsert_one_key_lose_no_increment() {
     const SESSIONS: i64 = 4;
     const EACH: i64 = 25;
@@ -47,7 +47,7 @@ async fn sessions_that_upsert_one_key_lose_no_increment() {
     assert_eq!(number(&session, "SELECT count(*) FROM counters").await, 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn sessions_that_insert_one_key_make_one_row() {
     let server = Server::start().await;
     let session = server.connect().await;
@@ -68,7 +68,7 @@ async fn sessions_that_insert_one_key_make_one_row() {
     assert_eq!(number(&session, "SELECT count(*) FROM once").await, 20);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn an_update_is_not_lost_under_another() {
     let cluster = Cluster::start(Shape::Embedded).await;
     let (a, b) = (cluster.connect().await, cluster.connect().await);
@@ -89,7 +89,7 @@ async fn an_update_is_not_lost_under_another() {
     assert_eq!(number(&a, "SELECT amount::bigint FROM accounts").await, 20);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn another_session_sees_an_update_whole_or_not_at_all() {
     let cluster = Cluster::start(Shape::Processes).await;
     let (writer, reader) = (cluster.connect().await, cluster.connect().await);
@@ -109,7 +109,7 @@ async fn another_session_sees_an_update_whole_or_not_at_all() {
     assert_eq!(number(&reader, "SELECT count(*) FROM t WHERE time >= '2024-01-31 00:00+00'").await, 250);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_node_killed_under_an_update_leaves_all_of_it_or_nothing() {
     let mut cluster = Cluster::start(Shape::Processes).await;
     let session = cluster.connect().await;
@@ -137,7 +137,7 @@ async fn a_node_killed_under_an_update_leaves_all_of_it_or_nothing() {
     assert_eq!(number(&session, "SELECT count(*) FROM t WHERE v = 2").await, 500);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn statements_that_write_describe_their_parameters_and_their_rows() {
     let server = Server::start().await;
     let session = server.connect().await;

@@ -34,7 +34,7 @@ const FAILURES_MAX: usize = 8;
 /// Of a run's statements one in so many may be refused.
 const REFUSED_SHARE: usize = 10;
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn answers_do_not_depend_on_plans() {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let first = number("SERIATIM_SEED").unwrap_or(1);

@@ -5,7 +5,7 @@ use crate::cluster::Server;
 use std::time::Duration;
 use tokio_postgres::types::{ToSql, Type};
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn parameters_get_their_types_from_their_place() {
     let server = server_with_readings().await;
     let session = server.connect().await;
@@ -26,7 +26,7 @@ async fn parameters_get_their_types_from_their_place() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn typed_and_untyped_parameters_select_the_same_rows() {
     let server = server_with_readings().await;
     let session = server.connect().await;
@@ -47,7 +47,7 @@ async fn typed_and_untyped_parameters_select_the_same_rows() {
     assert_eq!(messages[2].values(), vec![Some(b"6".to_vec())]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn results_are_described_with_postgres_types() {
     let server = server_with_readings().await;
     let session = server.connect().await;
@@ -104,7 +104,7 @@ async fn results_are_described_with_postgres_types() {
 }
 
 /// The bytes PostgreSQL 15 sends: recorded with this test against one.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn binary_results_have_postgres_bytes() {
     let server = Server::start().await;
     let (mut client, _) = raw_login(&server);
@@ -141,7 +141,7 @@ async fn binary_results_have_postgres_bytes() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn values_survive_the_way_in_and_out_in_binary() {
     let server = Server::start().await;
     let session = server.connect().await;
@@ -167,7 +167,7 @@ async fn values_survive_the_way_in_and_out_in_binary() {
     assert_eq!(session.value("SELECT count(*) FROM every WHERE c IS NULL").await, "1");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_portal_hands_out_its_rows_in_pieces() {
     let server = server_with_readings().await;
     let (mut client, _) = raw_login(&server);
@@ -194,7 +194,7 @@ async fn a_portal_hands_out_its_rows_in_pieces() {
     assert_eq!(messages[0].field('C').as_deref(), Some("34000"), "a portal ends with its transaction");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn an_error_skips_to_sync_and_flush_answers_without_one() {
     let server = Server::start().await;
     let (mut client, _) = raw_login(&server);
@@ -221,7 +221,7 @@ async fn an_error_skips_to_sync_and_flush_answers_without_one() {
     assert_eq!(client.read_until('Z')[0].field('C').as_deref(), Some("26000"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn many_executions_share_one_sync() {
     let server = server_with_readings().await;
     let (mut client, _) = raw_login(&server);
@@ -235,7 +235,7 @@ async fn many_executions_share_one_sync() {
     assert_eq!(server.connect().await.value("SELECT count(*) FROM readings").await, "1020");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_prepared_statement_lives_through_ddl() {
     let server = server_with_readings().await;
     let session = server.connect().await;
@@ -248,7 +248,7 @@ async fn a_prepared_statement_lives_through_ddl() {
 }
 
 /// Clients that parse each time share a plan; it must be theirs: with their types, their values, and the table's columns.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_statement_that_is_prepared_again_and_again_stays_right() {
     let server = server_with_readings().await;
     let sessions = [server.connect().await, server.connect().await];

@@ -31,7 +31,7 @@ fn extended(client: &mut RawClient, sql: &str) -> String {
 const ROW: &str = "INSERT INTO readings VALUES ('2025-01-01', 1, 1, 'x')";
 const COUNT: &str = "SELECT 1 FROM readings WHERE note = 'x'";
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_block_is_mended_over_both_protocols() {
     let server = server_with_readings().await;
     for say in [simple, extended] {
@@ -62,7 +62,7 @@ async fn a_block_is_mended_over_both_protocols() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_query_string_may_hold_a_whole_block() {
     let server = server_with_readings().await;
     let (mut client, _) = raw_login(&server);
@@ -79,7 +79,7 @@ async fn a_query_string_may_hold_a_whole_block() {
 }
 
 /// JDBC with autosave sets one of the same name before each statement, and never releases it.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_driver_saves_before_each_statement() {
     let server = server_with_readings().await;
     let (mut client, _) = raw_login(&server);
@@ -106,7 +106,7 @@ async fn a_driver_saves_before_each_statement() {
     assert_eq!(simple(&mut client, COUNT), "SELECT 13 [I]");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn portals_of_before_the_savepoint_stay_open() {
     let server = server_with_readings().await;
     let (mut client, _) = raw_login(&server);

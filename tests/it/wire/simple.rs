@@ -3,7 +3,7 @@
 use super::{raw_login, server_with_readings, tags};
 use crate::cluster::{Message, Server};
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn command_tags_are_postgres_own() {
     let server = Server::start().await;
     let (mut client, _) = raw_login(&server);
@@ -39,7 +39,7 @@ async fn command_tags_are_postgres_own() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn several_statements_answer_in_order_and_stop_at_the_first_error() {
     let server = Server::start().await;
     let (mut client, _) = raw_login(&server);
@@ -55,7 +55,7 @@ async fn several_statements_answer_in_order_and_stop_at_the_first_error() {
     assert_eq!(messages[messages.len() - 2].field('C').as_deref(), Some("22012"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn statements_sent_together_are_one_transaction() {
     let server = server_with_readings().await;
     let session = server.connect().await;
@@ -64,7 +64,7 @@ async fn statements_sent_together_are_one_transaction() {
     assert_eq!(session.value("SELECT count(*) FROM readings").await, "1000");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn errors_carry_severity_code_message_and_position() {
     let server = Server::start().await;
     let (mut client, _) = raw_login(&server);
@@ -86,7 +86,7 @@ async fn errors_carry_severity_code_message_and_position() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_failed_block_refuses_statements_until_it_ends() {
     let server = Server::start().await;
     let (mut client, _) = raw_login(&server);
@@ -103,7 +103,7 @@ async fn a_failed_block_refuses_statements_until_it_ends() {
     assert_eq!(state_after("COMMIT"), ("ROLLBACK".to_owned(), 'I'));
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn notices_come_before_the_result() {
     let server = Server::start().await;
     let session = server.connect().await;

@@ -3,7 +3,7 @@
 use super::{raw_login, sql_addr};
 use crate::cluster::{RawClient, Server, connect, error_of};
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_session_opens_with_the_thirteen_parameters_and_a_cancel_key() {
     let server = Server::start().await;
     let (_client, greeting) = raw_login(&server);
@@ -44,7 +44,7 @@ async fn a_session_opens_with_the_thirteen_parameters_and_a_cancel_key() {
     assert_eq!(greeting.last().expect("ReadyForQuery").body, b"I");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_changed_parameter_is_reported() {
     let server = Server::start().await;
     let (mut client, _) = raw_login(&server);
@@ -54,7 +54,7 @@ async fn a_changed_parameter_is_reported() {
     assert_eq!(status.body, b"TimeZone\0Europe/Berlin\0");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn tls_and_gss_are_declined_and_the_session_goes_on() {
     let server = Server::start().await;
     let mut client = RawClient::open(sql_addr(&server));
@@ -69,7 +69,7 @@ async fn tls_and_gss_are_declined_and_the_session_goes_on() {
     assert_eq!(client.read_until('Z').last().expect("ReadyForQuery").body, b"I");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn an_unknown_database_is_refused_at_login() {
     let server = Server::start().await;
     let mut config = server.config().clone();

@@ -9,7 +9,7 @@ use tokio_postgres::{NoTls, SimpleQueryMessage};
 /// 10^12 rows: no server answers that within the time a cancel may take.
 const ENDLESS: &str = "SELECT count(*) FROM generate_series(1, 1000000000000) AS i WHERE i % 7 = 8";
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_cancel_ends_the_statement_within_a_second() {
     let server = server_with_readings().await;
     let session = server.connect().await;
@@ -26,7 +26,7 @@ async fn a_cancel_ends_the_statement_within_a_second() {
     assert_eq!(session.value("SELECT count(*) FROM readings").await, "1000", "the session goes on");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn a_cancel_with_nothing_to_cancel_does_nothing() {
     let server = Server::start().await;
     let session = server.connect().await;
@@ -36,7 +36,7 @@ async fn a_cancel_with_nothing_to_cancel_does_nothing() {
     assert_eq!(session.value("SELECT 1").await, "1");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn statement_timeout_ends_a_statement() {
     let server = server_with_readings().await;
     let session = server.connect().await;
@@ -47,7 +47,7 @@ async fn statement_timeout_ends_a_statement() {
 }
 
 /// A reader that stops after the first rows must not make the server produce the rest.
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", crate = "crate::watched")]
 async fn results_are_streamed() {
     let server = server_with_readings().await;
     let session = server.connect().await;
