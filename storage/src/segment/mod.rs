@@ -20,6 +20,7 @@ mod hybrid;
 mod matching;
 mod packed;
 mod packed_column;
+mod page;
 mod pages;
 mod prune;
 mod read;

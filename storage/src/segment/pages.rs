@@ -7,17 +7,16 @@ use super::blocks::BlockReader;
 use super::columns::{Stored, restored_type, unscale};
 use super::hybrid::{self, Run};
 use super::packed::{self, SLACK_BYTES};
+use super::page::{self, Kind};
 use crate::error::{Result, StorageError};
 use arrow::array::{Array, ArrayData, ArrayRef, StringArray, StringBuilder, make_array};
 use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
 use arrow::compute::concat;
 use arrow::datatypes::{ArrowNativeType, DataType, TimeUnit};
-use bytes::Bytes;
 use parquet::basic::Encoding;
-use parquet::column::page::{Page, PageReader};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
-use parquet::file::serialized_reader::SerializedPageReader;
+use parquet::file::reader::ChunkReader;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -49,10 +48,7 @@ pub(super) struct ColumnPages {
 
 /// The row group in work.
 struct Group {
-    rows: Range<u32>,
-    pages: SerializedPageReader<BlockReader>,
-    /// The page `pages` gives next.
-    next: usize,
+    number: usize,
     dictionary: Option<StringArray>,
 }
 
@@ -122,79 +118,72 @@ impl ColumnPages {
         let segment = Arc::clone(&self.segment);
         let number = segment.group_starts.partition_point(|start| *start <= row) - 1;
         let group_start = segment.group_starts[number];
-        let group_rows = group_start..group_start + segment.parquet().row_group(number).num_rows() as u32;
+        let group_end = group_start + segment.parquet().row_group(number).num_rows() as u32;
         let offsets = segment.parquet().offset_index().and_then(|index| index.get(number)?.get(self.leaf));
         let offsets = offsets.ok_or_else(|| self.damaged("the page index misses a column"))?.page_locations();
-        let first_row = |page: usize| {
-            offsets.get(page).map_or(group_rows.end, |location| group_start + location.first_row_index as u32)
-        };
+        let first_row =
+            |page: usize| offsets.get(page).map_or(group_end, |location| group_start + location.first_row_index as u32);
         let page = offsets.partition_point(|location| group_start + location.first_row_index as u32 <= row);
         let page = page.checked_sub(1).ok_or_else(|| self.damaged("a row lies in no page"))?;
-        let rows = first_row(page)..first_row(page + 1);
+        let (rows, location) = (first_row(page)..first_row(page + 1), &offsets[page]);
 
-        let mut group = match self.group.take() {
-            Some(group) if group.rows == group_rows && group.next <= page => group,
-            _ => self.open_group(number, group_rows)?,
+        let group = match self.group.take() {
+            Some(group) if group.number == number => group,
+            _ => self.open_group(number)?,
         };
-        while group.next < page {
-            group.pages.skip_next_page().map_err(|error| super::parquet_error(segment.path(), error))?;
-            group.next += 1;
-        }
-        let read = group.pages.get_next_page().map_err(|error| self.input.failure(error))?;
-        group.next += 1;
-        let values = match read {
-            Some(page) => self.decode(page, rows.len(), group.dictionary.as_ref()),
-            None => Err("a page is missing".to_owned()),
-        };
+        let (kind, bytes) = self.page_at(number, location.offset, i64::from(location.compressed_page_size))?;
+        let values = self.decode(&kind, &bytes, rows.len(), group.dictionary.as_ref());
         self.group = Some(group);
         Ok((rows, values.map_err(|reason| self.damaged(reason))?))
     }
 
-    fn open_group(&self, number: usize, rows: Range<u32>) -> Result<Group> {
-        let parquet = self.segment.parquet();
-        let column = parquet.row_group(number).column(self.leaf);
-        let offsets = parquet.offset_index().map(|index| index[number][self.leaf].page_locations().clone());
-        let pages = SerializedPageReader::new(Arc::clone(&self.input), column, rows.len(), offsets);
-        let mut pages = pages.map_err(|error| super::parquet_error(self.segment.path(), error))?;
+    fn open_group(&self, number: usize) -> Result<Group> {
+        let column = self.segment.parquet().row_group(number).column(self.leaf);
         let mut dictionary = None;
-        if column.dictionary_page_offset().is_some() {
-            let page = pages.get_next_page().map_err(|error| self.input.failure(error))?;
-            let Some(Page::DictionaryPage { buf, num_values, .. }) = page else {
-                return Err(self.damaged("a dictionary is missing"));
-            };
-            let texts = plain_texts(&buf, num_values as usize).map_err(|reason| self.damaged(reason))?;
-            dictionary = Some(texts);
+        if let Some(start) = column.dictionary_page_offset() {
+            let (kind, bytes) = self.page_at(number, start, column.data_page_offset() - start)?;
+            let Kind::Dictionary { values } = kind else { return Err(self.damaged("a dictionary is missing")) };
+            dictionary = Some(plain_texts(&bytes, values).map_err(|reason| self.damaged(reason))?);
         }
-        Ok(Group { rows, pages, next: 0, dictionary })
+        Ok(Group { number, dictionary })
     }
 
-    fn decode(&mut self, page: Page, rows: usize, dictionary: Option<&StringArray>) -> Decoded<ArrayRef> {
-        let Page::DataPageV2 { buf, encoding, num_nulls, num_rows, def_levels_byte_len, .. } = page else {
-            return Err("a page of another version".to_owned());
+    fn page_at(&self, group: usize, start: i64, length: i64) -> Result<(Kind, Vec<u8>)> {
+        let place = u64::try_from(start).ok().zip(usize::try_from(length).ok());
+        let (start, length) = place.ok_or_else(|| self.damaged("a page lies outside of the file"))?;
+        let bytes = self.input.get_bytes(start, length).map_err(|error| self.input.failure(error))?;
+        let compression = self.segment.parquet().row_group(group).column(self.leaf).compression();
+        page::read(&bytes, compression).map_err(|reason| self.damaged(reason))
+    }
+
+    fn decode(&mut self, kind: &Kind, page: &[u8], rows: usize, texts: Option<&StringArray>) -> Decoded<ArrayRef> {
+        let Kind::Data { rows: told, nulls: null_count, encoding, levels } = *kind else {
+            return Err("a page of rows is missing".to_owned());
         };
-        if num_rows as usize != rows {
-            return Err(format!("a page has {num_rows} rows in place of {rows}"));
+        if told != rows {
+            return Err(format!("a page has {told} rows in place of {rows}"));
         }
-        let levels = if self.nullable { def_levels_byte_len as usize } else { 0 };
-        if levels > buf.len() || num_nulls as usize > rows {
+        let levels = if self.nullable { levels } else { 0 };
+        if levels > page.len() || null_count > rows {
             return Err("a page is shorter than its levels".to_owned());
         }
-        let nulls = match num_nulls {
+        let (levels, values) = page.split_at(levels);
+        let nulls = match null_count {
             0 => None,
-            _ => Some(NullBuffer::new(hybrid::decode_validity(&buf[..levels], rows)?)),
+            _ => Some(NullBuffer::new(hybrid::decode_validity(levels, rows)?)),
         };
-        if nulls.as_ref().is_some_and(|nulls| nulls.null_count() != num_nulls as usize) {
+        if nulls.as_ref().is_some_and(|nulls| nulls.null_count() != null_count) {
             return Err("a page has other NULLs than it says".to_owned());
         }
-        let (values, there) = (buf.slice(levels..), rows - num_nulls as usize);
+        let there = rows - null_count;
         match self.form {
-            Form::Packed { narrow } => self.packed(&values, narrow, there, nulls),
-            Form::Split { bytes } => self.split(&values, bytes, there, nulls),
-            Form::Text => texts(&values, encoding, dictionary, there, nulls),
+            Form::Packed { narrow } => self.packed(values, narrow, there, nulls),
+            Form::Split { bytes } => self.split(values, bytes, there, nulls),
+            Form::Text => texts_of(values, encoding, texts, there, nulls),
         }
     }
 
-    fn packed(&mut self, bytes: &Bytes, narrow: bool, there: usize, nulls: Option<NullBuffer>) -> Decoded<ArrayRef> {
+    fn packed(&mut self, bytes: &[u8], narrow: bool, there: usize, nulls: Option<NullBuffer>) -> Decoded<ArrayRef> {
         self.padded.clear();
         self.padded.extend_from_slice(bytes);
         self.padded.resize(bytes.len() + SLACK_BYTES, 0);
@@ -213,7 +202,7 @@ impl ColumnPages {
         }
     }
 
-    fn split(&self, bytes: &Bytes, width: usize, there: usize, nulls: Option<NullBuffer>) -> Decoded<ArrayRef> {
+    fn split(&self, bytes: &[u8], width: usize, there: usize, nulls: Option<NullBuffer>) -> Decoded<ArrayRef> {
         if bytes.len() != there * width {
             return Err(format!("a page has {} bytes in place of {}", bytes.len(), there * width));
         }
@@ -302,8 +291,8 @@ fn primitive<T: ArrowNativeType>(values: Vec<T>, nulls: Option<NullBuffer>, data
     data.build().map(make_array).map_err(|error| error.to_string())
 }
 
-fn texts(
-    bytes: &Bytes,
+fn texts_of(
+    bytes: &[u8],
     encoding: Encoding,
     dictionary: Option<&StringArray>,
     there: usize,
