@@ -1,48 +1,35 @@
-//! The node's side of a scan: `ChunkScan` leaves become scans over the store's chunks. Partitions share a queue of
-//! chunks, and the last of them piece by piece, so that one large chunk does not hold up the others.
+//! The node's side of a plan: `ChunkScan` leaves become scans over the store's chunks, which `cursor` reads. Partitions
+//! share a queue of chunks, and the last of them piece by piece, so that one large chunk does not hold up the others.
 
 use super::check::scans_declare_no_hash;
+use super::cursor::{ChunkQueue, Cursor, Reading, addresses, blocking, joined, times, visit};
 use super::error::hide;
 use super::leading::Leading;
-use super::node::{Lead, Verdict, Window, Windows};
+use super::node::{Lead, Verdict, Windows, stretches};
 use super::parameter;
 use super::scan::{ChunkScan, scan_properties};
 use super::shuffle::{FetchExec, ShuffledRows, Sources};
-use super::store::{ChunkRequest, ChunkRows, ChunkStore, ScanColumn};
+use super::store::{ChunkRequest, ChunkStore, ScanColumn};
 use super::turn::Turn;
-use arrow::array::{AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
-use arrow::compute::filter_record_batch;
-use arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
+use arrow::array::RecordBatch;
 use datafusion::common::Result;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::execution_plan::ReplaceChildrenOptions;
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, Time};
+use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, SendableRecordBatchStream,
 };
 use futures::stream;
-use parking_lot::Mutex;
 use proto::{
-    ChunkId, Clock, ColumnId, ColumnPredicate, CommitSeq, Error, FragmentRequest, Latest, ScanChunks, ScanTally,
-    ScanTotals, SqlState, TxnId,
+    ChunkId, Clock, ColumnPredicate, CommitSeq, Error, FragmentRequest, Latest, ScanChunks, ScanTally, ScanTotals,
+    SqlState, TxnId,
 };
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::watch;
-
-/// About a quarter of a megabyte, which takes a third of `VISIT_TIME` to decode.
-const VISIT_CELLS: usize = 32 << 10;
-/// A visit that finds few rows ends after this time, so that others have their turn.
-const VISIT_TIME: Duration = Duration::from_millis(1);
-/// One that takes longer waits for the disk.
-const VISIT_TIME_SLOW: Duration = Duration::from_millis(3);
-/// A scan for addresses may wait for a chunk that is being sealed.
-const ADDRESSES: [ColumnId; 3] = [ColumnId::CHUNK, ColumnId::PART, ColumnId::ROW];
 
 /// A plan of the request's own: its chunks under the scans, its values in the place of parameters, and those who publish
 /// behind what is fetched.
@@ -81,50 +68,6 @@ pub(super) fn bind(
     let bound = bound?;
     scans_declare_no_hash(bound.as_ref())?;
     super::node::replace(bound)
-}
-
-/// What no partition has taken yet.
-pub(super) struct ChunkQueue {
-    work: Mutex<VecDeque<Work>>,
-    partitions: usize,
-}
-
-enum Work {
-    Chunk(ChunkId),
-    /// Part of a chunk.
-    Piece(ChunkRows),
-}
-
-impl ChunkQueue {
-    fn new(chunks: impl Iterator<Item = ChunkId>, partitions: usize) -> ChunkQueue {
-        ChunkQueue { work: Mutex::new(chunks.map(Work::Chunk).collect()), partitions }
-    }
-
-    pub fn add(&self, chunks: impl Iterator<Item = ChunkId>) {
-        self.work.lock().extend(chunks.map(Work::Chunk));
-    }
-
-    /// The next rows to be read. The last chunks are `shared`: cut into pieces, so that all partitions end at about the
-    /// same time.
-    fn take(&self, store: &dyn ChunkStore, template: &ChunkRequest, shared: bool) -> Result<Option<ChunkRows>> {
-        let mut work = self.work.lock();
-        let chunk = match work.pop_front() {
-            None => return Ok(None),
-            Some(Work::Piece(rows)) => return Ok(Some(rows)),
-            Some(Work::Chunk(chunk)) => chunk,
-        };
-        let request = ChunkRequest { chunk, ..template.clone() };
-        let mut pieces = if shared && work.len() < self.partitions {
-            // Nobody else is to find the queue empty while the chunk is opened.
-            let mut pieces = store.scan(request, self.partitions).map_err(hide)?;
-            work.extend(pieces.drain(1..).map(Work::Piece));
-            pieces
-        } else {
-            drop(work);
-            store.scan(request, 1).map_err(hide)?
-        };
-        Ok(pieces.pop())
-    }
 }
 
 pub(super) struct BoundScan {
@@ -187,7 +130,7 @@ impl BoundScan {
         let bounds = |chunk: &ChunkId| self.store.time_bounds(*chunk, leading.time, self.snapshot, self.txn);
         let bounds = chunks.chunks.iter().map(|chunk| (*chunk, bounds(chunk)));
         let windows = Windows::new(leading, &self.predicates, bounds)?;
-        self.queue.work.lock().clear();
+        self.queue.clear();
         Some(windows)
     }
 
@@ -200,6 +143,24 @@ impl BoundScan {
     /// As it is, but somebody else counts the rows that are left.
     pub(super) fn counted_above(&self) -> BoundScan {
         BoundScan { counts: false, ..self.again() }
+    }
+
+    /// The same rows in as many scans as there are stretches of time in which chunks lie, one after the other by the
+    /// column at `time_at`. `None` when there is but one stretch, nobody knows where the rows are, or not all are wanted.
+    pub(super) fn in_sequence(&self, time_at: usize, descending: bool) -> Option<Vec<BoundScan>> {
+        let time = self.columns.get(time_at)?.id;
+        let all = self.windows.is_none() && self.latest.is_none() && self.limit.is_none();
+        if !all || addresses(&self.columns) {
+            return None;
+        }
+        let bounds = |chunk: &ChunkId| self.store.time_bounds(*chunk, time, self.snapshot, self.txn);
+        let bounds = self.chunks.iter().map(|chunk| Some((*chunk, bounds(chunk)?))).collect::<Option<Vec<_>>>()?;
+        let stretches = stretches(bounds, descending);
+        let scan = |chunks: Vec<ChunkId>| {
+            let queue = ChunkQueue::new(chunks.iter().copied(), self.queue.partitions);
+            BoundScan { chunks, queue: Arc::new(queue), ..self.again() }
+        };
+        (stretches.len() > 1).then(|| stretches.into_iter().map(scan).collect())
     }
 
     /// The same without windows.
@@ -368,137 +329,4 @@ impl ExecutionPlan for BoundScan {
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), batches)))
     }
-}
-
-/// One partition's place in its chunks. Reads in place as long as the page cache answers, because going to another thread
-/// and back costs as much as reading a narrow batch; once a visit is slow, on a blocking thread, and on none while the
-/// consumer is busy: threads cannot run out because of slow consumers. Dropping it ends the scan.
-struct Cursor {
-    store: Arc<dyn ChunkStore>,
-    queue: Arc<ChunkQueue>,
-    /// Others may have a part of its chunks.
-    shares: bool,
-    template: ChunkRequest,
-    schema: SchemaRef,
-    /// Rows at other times are left out; with the place of the time.
-    window: Option<(Window, usize)>,
-    /// The chunk being read.
-    rows: Option<ChunkRows>,
-    rows_left: usize,
-    /// Values to read in one visit.
-    cells: usize,
-    /// No chunk is left.
-    ended: bool,
-    /// The last visit took long, or any may: the next goes to a thread that may wait, ahead of the consumer.
-    slow: bool,
-    clock: Arc<dyn Clock>,
-    turn: Option<Arc<Turn>>,
-    windows: Option<Arc<Windows>>,
-    /// The statement's; a window adds its own.
-    predicates: Vec<ColumnPredicate>,
-    /// Time of its visits.
-    busy: Time,
-}
-
-impl Cursor {
-    /// Goes on with the rows of another window.
-    fn enter(&mut self, window: Window, time_at: Option<usize>) {
-        let windows = self.windows.as_ref().expect("only scans with windows enter one");
-        self.ended = false;
-        self.window = time_at.map(|at| (window, at));
-        self.shares = matches!(*windows.verdict().borrow(), Verdict::Rest(_));
-        self.template.predicates.clone_from(&self.predicates);
-        self.template.predicates.push(window.predicate(&windows.leading));
-    }
-}
-
-enum Reading {
-    /// Until the first partition has read its windows.
-    Waiting(watch::Receiver<Verdict>, Box<Cursor>),
-    Idle(Box<Cursor>),
-    Ahead(tokio::task::JoinHandle<Result<Visited>>),
-}
-
-type Visited = (VecDeque<RecordBatch>, Box<Cursor>);
-
-fn addresses(columns: &[ScanColumn]) -> bool {
-    columns.iter().any(|column| ADDRESSES.contains(&column.id))
-}
-
-fn joined<T>(outcome: Result<Result<T>, tokio::task::JoinError>) -> Result<T> {
-    outcome.unwrap_or_else(|error| Err(hide(Error::internal(format!("a chunk reader stopped: {error}")))))
-}
-
-fn blocking(cursor: Box<Cursor>) -> tokio::task::JoinHandle<Result<Visited>> {
-    tokio::task::spawn_blocking(move || visit(cursor))
-}
-
-/// The next batches. One at first, so that whoever needs few rows has them soon; then more.
-fn visit(mut cursor: Box<Cursor>) -> Result<Visited> {
-    let (mut batches, mut cells) = (VecDeque::new(), 0);
-    let started = cursor.clock.elapsed();
-    let mut took = Duration::ZERO;
-    while cells < cursor.cells && took < VISIT_TIME {
-        let Some(batch) = step(&mut cursor)? else {
-            cursor.ended = true;
-            break;
-        };
-        if batch.num_rows() > 0 {
-            cells += batch.num_rows() * batch.num_columns().max(1);
-            batches.push_back(batch);
-        }
-        took = cursor.clock.elapsed().saturating_sub(started);
-    }
-    cursor.cells = VISIT_CELLS;
-    let took = cursor.clock.elapsed().saturating_sub(started);
-    cursor.busy.add_duration(took);
-    cursor.slow = took > VISIT_TIME_SLOW || addresses(&cursor.template.columns);
-    if let Some(turn) = &cursor.turn {
-        turn.ran(took);
-    }
-    Ok((batches, cursor))
-}
-
-/// The next batch, which may be empty, from this chunk or the next in the queue.
-fn step(cursor: &mut Cursor) -> Result<Option<RecordBatch>> {
-    while cursor.rows_left > 0 {
-        let Some(rows) = &mut cursor.rows else {
-            let Some(rows) = cursor.queue.take(cursor.store.as_ref(), &cursor.template, cursor.shares)? else { break };
-            cursor.rows = Some(rows);
-            continue;
-        };
-        match rows.next().transpose().map_err(hide)? {
-            None => cursor.rows = None,
-            Some(batch) => {
-                let batch = match &cursor.window {
-                    Some((window, time_at)) => within(batch, *window, *time_at)?,
-                    None => batch,
-                };
-                if batch.num_rows() == 0 {
-                    continue;
-                }
-                let batch = batch.slice(0, batch.num_rows().min(cursor.rows_left));
-                cursor.rows_left -= batch.num_rows();
-                let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-                let columns = batch.columns().to_vec();
-                return Ok(Some(RecordBatch::try_new_with_options(cursor.schema.clone(), columns, &options)?));
-            }
-        }
-    }
-    Ok(None)
-}
-
-fn times(batch: &RecordBatch, at: usize) -> &[i64] {
-    batch.column(at).as_primitive::<TimestampMicrosecondType>().values()
-}
-
-/// The rows of the window. Most batches lie in it as a whole: the store has skipped the others.
-fn within(batch: RecordBatch, window: Window, time_at: usize) -> Result<RecordBatch> {
-    let inside = |us: &i64| window.min <= *us && *us <= window.max;
-    let times = times(&batch, time_at);
-    if times.iter().fold(true, |all, us| all & inside(us)) {
-        return Ok(batch);
-    }
-    let inside = BooleanArray::from_iter(times.iter().map(|us| Some(inside(us))));
-    Ok(filter_record_batch(&batch, &inside)?)
 }

@@ -1,6 +1,7 @@
 //! What a fragment's run cost on its node, for EXPLAIN ANALYZE. Travels as JSON in the stream's last message.
 
 use super::bind::BoundScan;
+use super::node::SequenceExec;
 use super::pace;
 use bytes::Bytes;
 use datafusion::physical_plan::ExecutionPlan;
@@ -47,6 +48,16 @@ pub(super) struct OperatorMetrics {
     pub scan: Option<ScanTotals>,
 }
 
+impl OperatorMetrics {
+    /// What another instance did of the same work. Scans count together already.
+    fn add(&mut self, other: OperatorMetrics) {
+        let sum = |a: Option<u64>, b: Option<u64>| a.map_or(b, |a| Some(a + b.unwrap_or(0)));
+        self.rows = sum(self.rows, other.rows);
+        self.busy_us = sum(self.busy_us, other.busy_us);
+        self.spilled_bytes = sum(self.spilled_bytes, other.spilled_bytes);
+    }
+}
+
 impl FragmentMetrics {
     pub fn of(plan: &dyn ExecutionPlan, elapsed_us: u64) -> FragmentMetrics {
         let mut operators = Vec::new();
@@ -91,6 +102,19 @@ pub(super) fn operator_metrics(plan: &dyn ExecutionPlan) -> OperatorMetrics {
 }
 
 fn visit(plan: &dyn ExecutionPlan, operators: &mut Vec<OperatorMetrics>) {
+    if let Some(sequence) = plan.downcast_ref::<SequenceExec>() {
+        let of_sort = |sort: &Arc<dyn ExecutionPlan>| {
+            let mut operators = Vec::new();
+            visit(sort.as_ref(), &mut operators);
+            operators
+        };
+        let together = sequence.sorts().iter().map(of_sort).reduce(|mut all, more| {
+            all.iter_mut().zip(more).for_each(|(all, more)| all.add(more));
+            all
+        });
+        operators.extend(together.unwrap_or_default());
+        return;
+    }
     if plan.name() != pace::NAME {
         operators.push(operator_metrics(plan));
     }

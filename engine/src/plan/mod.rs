@@ -33,6 +33,7 @@ mod check;
 mod codec;
 mod collected;
 mod context;
+mod cursor;
 mod engine;
 mod error;
 mod exchange;

@@ -8,10 +8,12 @@
 mod aggregate;
 mod keys;
 mod overflow;
+mod sequence;
 mod sieve;
 mod states;
 mod windows;
 
+pub(super) use sequence::{SequenceExec, stretches};
 pub(super) use windows::{Lead, Verdict, Window, Windows};
 
 use super::bind::BoundScan;
@@ -21,6 +23,7 @@ use datafusion::common::{DataFusionError, Result};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::filter::{FilterExec, FilterExecBuilder};
+use datafusion::physical_plan::sorts::sort::SortExec;
 use sieve::SieveExec;
 use std::sync::Arc;
 
@@ -30,6 +33,12 @@ type Plan = Arc<dyn ExecutionPlan>;
 pub(super) fn replace(plan: Plan) -> Result<Plan> {
     counted(plan)?
         .transform_up(|node| {
+            if let Some(sort) = node.downcast_ref::<SortExec>() {
+                let sequence = SequenceExec::in_place_of(sort)?;
+                return Ok(
+                    sequence.map_or(Transformed::no(node), |sequence| Transformed::yes(Arc::new(sequence) as Plan))
+                );
+            }
             let Some(aggregate) = node.downcast_ref::<AggregateExec>() else { return Ok(Transformed::no(node)) };
             if !over_scan(aggregate.input()) || !RunAggregateExec::can_stand_for(aggregate) {
                 return Ok(Transformed::no(node));

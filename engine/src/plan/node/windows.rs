@@ -5,7 +5,7 @@
 //! Windows lie next to each other and have no gap, so that every row belongs to one. Where rows lie is only used to choose
 //! how large they are, and which chunks have rows in them.
 
-use super::super::bind::ChunkQueue;
+use super::super::cursor::ChunkQueue;
 use super::super::leading::{Enough, Leading};
 use crate::functions::time_bucket::Buckets;
 use parking_lot::Mutex;

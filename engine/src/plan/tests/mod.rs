@@ -13,6 +13,7 @@ mod leading;
 mod prepare;
 mod run;
 mod runs;
+mod sequence;
 mod shuffle;
 mod spilled;
 mod target;
