@@ -69,13 +69,13 @@ impl Node {
         Ok(Node { store, queries })
     }
 
-    /// Cuts running queries off and closes the store; calls after it fail.
-    ///
     /// Cuts off what runs; no other query begins.
     pub fn stop_queries(&self) {
         self.queries.stop();
     }
 
+    /// Cuts running queries off and closes the store; calls after it fail.
+    ///
     /// # Errors
     /// When the store had failed before, or its log cannot be marked.
     pub async fn close(&self) -> Result<()> {

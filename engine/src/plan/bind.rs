@@ -150,7 +150,8 @@ impl BoundScan {
     pub(super) fn in_sequence(&self, time_at: usize, descending: bool) -> Option<Vec<BoundScan>> {
         let time = self.columns.get(time_at)?.id;
         let all = self.windows.is_none() && self.latest.is_none() && self.limit.is_none();
-        if !all || addresses(&self.columns) {
+        // A transaction with rows of its own may write more while a cursor reads: what it reads must be opened by then.
+        if !all || addresses(&self.columns) || self.txn.is_some() {
             return None;
         }
         let bounds = |chunk: &ChunkId| self.store.time_bounds(*chunk, time, self.snapshot, self.txn);

@@ -154,7 +154,7 @@ impl Thrift<'_> {
         }
         *last = match byte >> 4 {
             0 => self.zigzag()?,
-            more => *last + i64::from(more),
+            more => last.checked_add(i64::from(more)).ok_or("a page's header with an endless number")?,
         };
         Ok(Some((*last, byte & 15)))
     }

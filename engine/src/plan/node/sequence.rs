@@ -1,5 +1,6 @@
 //! `ORDER BY time` without a limit: chunks are sorted one after the other in the order of their times, so that the first
-//! rows leave when the first chunk is read, and no more than a chunk is in memory. In place of `SortExec`, which returns
+//! rows leave when the first chunk is read, and no more than a chunk for each partition is in memory (of more than 64 chunks,
+//! some together). A chunk that is dropped while a slow reader is before it ends the query with an error. In place of `SortExec`, which returns
 //! nothing before it has read everything.
 
 use super::super::bind::BoundScan;
